@@ -1,0 +1,1 @@
+"""Records, statistics, errors, seeds and digests: what every other room stands on."""

@@ -1,0 +1,86 @@
+"""The tables of names: what exists, and where it is, without importing any of it.
+
+A floor may look up a name here whose code lies above it: `prosect.load("organism:induction")` reaches a
+builder, and a test runs a description, without importing the room either lives in.
+"""
+
+from __future__ import annotations
+
+from prosect.core.registry import Registry
+
+ORGANISMS = Registry(
+    "organism",
+    {
+        "induction": (
+            "prosect.organisms.induction:build",
+            "hand-wired two-layer attention-only transformer that repeats what followed a token before",
+        ),
+        "superposition": (
+            "prosect.organisms.superposition:build",
+            "64 hidden units carrying 256 sparse features in superposition",
+        ),
+        "pentagon": (
+            "prosect.organisms.superposition:build_pentagon",
+            "toy model of superposition: five features in two dimensions",
+        ),
+        "modular": (
+            "prosect.organisms.modular:build",
+            "analytic network for addition modulo a prime; every neuron's frequency and phases are known",
+        ),
+        "modular-grokked": (
+            "prosect.organisms.modular:build_grokked",
+            "network trained on addition modulo a prime until it generalises",
+        ),
+        "planted": (
+            "prosect.organisms.planted:build",
+            "token network whose neurons follow planted rules and raise planted outputs, decoys among them",
+        ),
+        "pylm": (
+            "prosect.organisms.pylm:build",
+            "real language model of Python source; nobody knows its mechanism",
+        ),
+    },
+)
+DECOMPOSITIONS = Registry(
+    "decomposition",
+    {
+        "neurons": ("prosect.decompose.linear:Neurons", "the units of a site as they are"),
+        "heads": ("prosect.decompose.linear:Heads", "the attention heads of a layer"),
+        "random": (
+            "prosect.decompose.linear:RandomDirections",
+            "random directions, the floor for every other",
+        ),
+        "pca": ("prosect.decompose.linear:Pca", "principal components"),
+        "svd": ("prosect.decompose.linear:Svd", "singular vectors of the uncentred activations"),
+        "ica": ("prosect.decompose.linear:Ica", "independent components"),
+        "nmf": ("prosect.decompose.linear:Nmf", "non-negative matrix factorisation, signs split"),
+        "kmeans": ("prosect.decompose.linear:KMeans", "cluster centres"),
+        "topk": ("prosect.decompose.dictionary:Dictionary", "sparse dictionary, the k largest latents"),
+    },
+)
+DESCRIPTIONS = Registry(
+    "description kind",
+    {
+        "token-rule": ("prosect.describe.rules:TokenRule", "a short rule over tokens and their context"),
+        "token-table": ("prosect.describe.tables:TokenTable", "mean activation for each token"),
+        "position-table": ("prosect.describe.tables:PositionTable", "mean activation for each position"),
+        "frequency-table": (
+            "prosect.describe.tables:FrequencyTable",
+            "mean activation for each band of token frequency",
+        ),
+        "head-role": ("prosect.describe.roles:HeadRole", "where a head looks, as a rule over the text"),
+        "offset-table": ("prosect.describe.roles:OffsetTable", "mean attention for each distance"),
+        "output-sets": ("prosect.describe.effects:OutputSets", "the outputs a component raises and lowers"),
+        "input-rule": ("prosect.describe.inputs:InputRule", "a sparse threshold rule over numeric inputs"),
+        "trigonometric": (
+            "prosect.describe.trigonometric:Trigonometric",
+            "a product of cosines of two residues",
+        ),
+        "trigonometric-output": (
+            "prosect.describe.trigonometric:TrigonometricOutput",
+            "a cosine over the outputs",
+        ),
+    },
+)
+TESTS = Registry("test")
+PRESETS = Registry("preset")

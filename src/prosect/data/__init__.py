@@ -1,0 +1,1 @@
+"""Inputs: batches, sources cut into explore / validate / sealed, token streams, behaviours."""

@@ -1,0 +1,114 @@
+"""A batch: tensors for a model's forward, a mask of real positions, and where each row comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int, Shaped
+from torch import Tensor
+
+from prosect.core.errors import ShapeMismatch
+
+
+@dataclass(frozen=True)
+class Row:
+    """Where a row comes from.
+
+    Attributes:
+        unit: number of the independent unit (cluster of near-duplicate documents, input) in its part.
+        document: name of the document or input.
+        offset: index of the row's first position in the document.
+    """
+
+    unit: int
+    document: str = ""
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows for one forward pass.
+
+    Attributes:
+        tensors: what the model's forward is called with, by keyword; the first axis of each is rows.
+        mask: True at real positions, padding on the right; None for inputs without a position axis.
+        rows: where each row comes from.
+    """
+
+    tensors: Mapping[str, Tensor]
+    mask: Bool[Tensor, "rows positions"] | None
+    rows: tuple[Row, ...]
+
+    def __post_init__(self) -> None:
+        for name, tensor in self.tensors.items():
+            if tensor.shape[0] != len(self.rows):
+                raise ShapeMismatch(
+                    f"{name} with {tensor.shape[0]} rows beside {len(self.rows)} row ids",
+                    "one id for each row",
+                )
+        if self.mask is not None and self.mask.shape[0] != len(self.rows):
+            raise ShapeMismatch(f"a mask of {self.mask.shape[0]} rows", f"{len(self.rows)} rows")
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def lengths(self) -> Int[np.ndarray, " rows"]:
+        """Real positions of each row; 1 for inputs without positions."""
+        if self.mask is None:
+            return np.ones(len(self.rows), dtype=np.int64)
+        return np.asarray(self.mask.sum(dim=1).cpu().numpy())
+
+    @property
+    def units(self) -> Int[np.ndarray, " rows"]:
+        """The independent unit of each row."""
+        return np.array([row.unit for row in self.rows], dtype=np.int64)
+
+    @property
+    def count(self) -> int:
+        """Real positions in all (rows, for inputs without positions)."""
+        return int(self.lengths.sum())
+
+    def flat(self, x: Shaped[Tensor, "rows ..."]) -> Shaped[Tensor, "n ..."]:
+        """``x`` (rows, positions, ...) at real positions only, rows one after another: (count, ...).
+
+        Raises:
+            ShapeMismatch: ``x`` does not have this batch's rows and positions.
+        """
+        if self.mask is None:
+            if x.shape[0] != len(self.rows):
+                raise ShapeMismatch(f"{tuple(x.shape)}", f"{len(self.rows)} rows")
+            return x
+        if tuple(x.shape[:2]) != tuple(self.mask.shape):
+            raise ShapeMismatch(f"{tuple(x.shape)}", f"rows and positions {tuple(self.mask.shape)}")
+        return x[self.mask.to(x.device)]
+
+    def unflat(self, flat: Shaped[Tensor, "n ..."]) -> Shaped[Tensor, "rows ..."]:
+        """The inverse of `flat`, zero at padding."""
+        if self.mask is None:
+            return flat
+        out = flat.new_zeros((*self.mask.shape, *flat.shape[1:]))
+        out[self.mask.to(flat.device)] = flat
+        return out
+
+    @property
+    def flat_units(self) -> Int[np.ndarray, " n"]:
+        """The unit of each real position, in the order of `flat`."""
+        return np.repeat(self.units, self.lengths)
+
+    def to(self, device: str | torch.device) -> Batch:
+        """The same batch on ``device``."""
+        moved = {name: t.to(device) for name, t in self.tensors.items()}
+        return replace(self, tensors=moved, mask=None if self.mask is None else self.mask.to(device))
+
+    def select(self, index: list[int]) -> Batch:
+        """Some of its rows, in the order given."""
+        at = torch.tensor(index, dtype=torch.long)
+        return Batch(
+            {name: t[at.to(t.device)] for name, t in self.tensors.items()},
+            None if self.mask is None else self.mask[at.to(self.mask.device)],
+            tuple(self.rows[i] for i in index),
+        )
