@@ -36,11 +36,14 @@ class Batch:
         tensors: what the model's forward is called with, by keyword; the first axis of each is rows.
         mask: True at real positions, padding on the right; None for inputs without a position axis.
         rows: where each row comes from.
+        special: True at real positions that the model sees and statistics leave out, such as the
+            beginning-of-text token, whose activations are unlike any other's; None where there are none.
     """
 
     tensors: Mapping[str, Tensor]
     mask: Bool[Tensor, "rows positions"] | None
     rows: tuple[Row, ...]
+    special: Bool[Tensor, "rows positions"] | None = None
 
     def __post_init__(self) -> None:
         for name, tensor in self.tensors.items():
@@ -57,7 +60,7 @@ class Batch:
 
     @property
     def lengths(self) -> Int[np.ndarray, " rows"]:
-        """Real positions of each row; 1 for inputs without positions."""
+        """Real positions of each row, special ones included; 1 for inputs without positions."""
         if self.mask is None:
             return np.ones(len(self.rows), dtype=np.int64)
         return np.asarray(self.mask.sum(dim=1).cpu().numpy())
@@ -68,41 +71,57 @@ class Batch:
         return np.array([row.unit for row in self.rows], dtype=np.int64)
 
     @property
+    def scored(self) -> Bool[Tensor, "rows positions"] | None:
+        """The positions that statistics are made of: real and not special; None without positions."""
+        if self.mask is None or self.special is None:
+            return self.mask
+        return self.mask & ~self.special
+
+    @property
     def count(self) -> int:
-        """Real positions in all (rows, for inputs without positions)."""
-        return int(self.lengths.sum())
+        """Scored positions in all (rows, for inputs without positions)."""
+        return len(self.rows) if self.scored is None else int(self.scored.sum())
 
     def flat(self, x: Shaped[Tensor, "rows ..."]) -> Shaped[Tensor, "n ..."]:
-        """``x`` (rows, positions, ...) at real positions only, rows one after another: (count, ...).
+        """``x`` (rows, positions, ...) at scored positions only, rows one after another: (count, ...).
 
         Raises:
             ShapeMismatch: ``x`` does not have this batch's rows and positions.
         """
-        if self.mask is None:
+        scored = self.scored
+        if scored is None:
             if x.shape[0] != len(self.rows):
                 raise ShapeMismatch(f"{tuple(x.shape)}", f"{len(self.rows)} rows")
             return x
-        if tuple(x.shape[:2]) != tuple(self.mask.shape):
-            raise ShapeMismatch(f"{tuple(x.shape)}", f"rows and positions {tuple(self.mask.shape)}")
-        return x[self.mask.to(x.device)]
+        if tuple(x.shape[:2]) != tuple(scored.shape):
+            raise ShapeMismatch(f"{tuple(x.shape)}", f"rows and positions {tuple(scored.shape)}")
+        return x[scored.to(x.device)]
 
     def unflat(self, flat: Shaped[Tensor, "n ..."]) -> Shaped[Tensor, "rows ..."]:
-        """The inverse of `flat`, zero at padding."""
-        if self.mask is None:
+        """The inverse of `flat`, zero elsewhere."""
+        scored = self.scored
+        if scored is None:
             return flat
-        out = flat.new_zeros((*self.mask.shape, *flat.shape[1:]))
-        out[self.mask.to(flat.device)] = flat
+        out = flat.new_zeros((*scored.shape, *flat.shape[1:]))
+        out[scored.to(flat.device)] = flat
         return out
 
     @property
     def flat_units(self) -> Int[np.ndarray, " n"]:
-        """The unit of each real position, in the order of `flat`."""
-        return np.repeat(self.units, self.lengths)
+        """The unit of each scored position, in the order of `flat`."""
+        if self.scored is None:
+            return self.units
+        return np.repeat(self.units, self.scored.sum(dim=1).cpu().numpy())
 
     def to(self, device: str | torch.device) -> Batch:
         """The same batch on ``device``."""
         moved = {name: t.to(device) for name, t in self.tensors.items()}
-        return replace(self, tensors=moved, mask=None if self.mask is None else self.mask.to(device))
+        return replace(
+            self,
+            tensors=moved,
+            mask=None if self.mask is None else self.mask.to(device),
+            special=None if self.special is None else self.special.to(device),
+        )
 
     def select(self, index: list[int]) -> Batch:
         """Some of its rows, in the order given."""
@@ -111,4 +130,5 @@ class Batch:
             {name: t[at.to(t.device)] for name, t in self.tensors.items()},
             None if self.mask is None else self.mask[at.to(self.mask.device)],
             tuple(self.rows[i] for i in index),
+            None if self.special is None else self.special[at.to(self.special.device)],
         )
