@@ -3,16 +3,18 @@
 import errno
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 from prosect.core.errors import BadInput, Conflict, NewerSchema, UnsafeFile
+from prosect.core.records import Note
 from prosect.store import atomic
 from prosect.store.atomic import replacing, write_bytes, write_json
 from prosect.store.openings import openings, record_opening
-from prosect.store.run import RunFolder, differences, finished, inside, read_header
+from prosect.store.run import RunFolder, differences, finished, head_file, inside, read_header
 from prosect.store.tensors import load_tensors, save_tensors
 
 PROVENANCE = {"versions": {"torch": "1"}, "source": "s", "machine": {"threads": 2}}
@@ -170,3 +172,12 @@ def test_differences_name_the_keys():
 def test_no_path_of_this_machine_is_in_a_header(tmp_path):
     opened(tmp_path / "r").close()
     assert str(Path(tmp_path)) not in (tmp_path / "r" / "run.json").read_text()
+
+
+def test_a_deleted_run_gives_way_to_a_new_one(tmp_path):
+    with opened(tmp_path / "r") as run:
+        run.append(Note(about="x", text="y"))
+    shutil.rmtree(tmp_path / "r")
+    assert head_file(tmp_path / "r").exists()
+    with opened(tmp_path / "r") as run:
+        assert not run.resumed and run.ledger.head.count == 0

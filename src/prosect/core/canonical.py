@@ -32,7 +32,14 @@ def plain(value: object) -> Json:
         NotFinite: a number in it is NaN or infinite.
         BadInput: something in it has no JSON form.
     """
-    if value is None or isinstance(value, bool | str):
+    kind = type(value)  # the exact common types first: records are large, and hashed often
+    if kind is str or kind is int or kind is bool or value is None:
+        return value
+    if kind is dict:
+        return {k if type(k) is str else str(k): plain(v) for k, v in value.items()}  # type: ignore[attr-defined]
+    if kind is list or kind is tuple:
+        return [plain(v) for v in value]  # type: ignore[attr-defined]
+    if isinstance(value, bool | str):
         return value
     if isinstance(value, int):
         return int(value)

@@ -15,7 +15,7 @@ expectation and bounds time and memory.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -26,7 +26,14 @@ from prosect.core.errors import NotFinite, ShapeMismatch
 from prosect.core.records import Measured
 from prosect.core.seeds import Seed
 
-MOST_UNITS = 400
+MOST_UNITS = 200
+CHUNK = 250
+"""Resamples computed at a time, so that what is worked on stays in the cache."""
+INTERVAL_DRAWS = 2000
+"""Resamples of a number on whose p-value nothing hangs."""
+SPREAD_FLOOR = 0.2
+"""Least standard error of a resample, as a share of the observed one: a resample that happens to leave out the
+only units that differ has none of its own, and would otherwise count as infinitely far away."""
 METHOD = "studentised bootstrap over units"
 EXACT = "no variation between units; bounded by what as many units could have missed"
 
@@ -35,11 +42,19 @@ Sums = Float[np.ndarray, "units k"]
 
 @runtime_checkable
 class Statistic(Protocol):
-    """A number computed from sums, with its gradient; `low` and `high` bound its values."""
+    """A number computed from sums, with its gradient."""
 
-    k: int
-    low: float
-    high: float
+    @property
+    def k(self) -> int:
+        """How many sums it is made of."""
+
+    @property
+    def low(self) -> float:
+        """Its smallest possible value."""
+
+    @property
+    def high(self) -> float:
+        """Its largest possible value."""
 
     def value(self, sums: Float[np.ndarray, "*b k"]) -> Float[np.ndarray, "*b"]:
         """The statistic at ``sums``."""
@@ -153,6 +168,41 @@ class Result:
     p: float | None
 
 
+@dataclass(frozen=True)
+class Term:
+    """Σ weights · statistic(parts), such as one component, or the mean over six controls.
+
+    Attributes:
+        parts: sums of shape (units, k) for each, units in the same order.
+        weights: one for each part.
+    """
+
+    parts: Sequence[Sums]
+    weights: Sequence[float] = (1.0,)
+
+    @classmethod
+    def mean(cls, parts: Sequence[Sums]) -> Term:
+        """The plain mean over parts."""
+        return cls(parts, [1.0 / len(parts)] * len(parts))
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A number wanted: a term, or its difference from another.
+
+    Attributes:
+        of: index of the term.
+        against: index of the term to subtract; None for none.
+        margin: what the number has to exceed.
+        decides: whether a verdict hangs on its p-value, which then needs all the draws.
+    """
+
+    of: int
+    against: int | None = None
+    margin: float = 0.0
+    decides: bool = False
+
+
 class Resamples:
     """The draws shared by every number of a family, so that all comparisons are paired.
 
@@ -167,11 +217,19 @@ class Resamples:
         groups = min(units, MOST_UNITS)
         self._group = seed.child("groups").numpy().permutation(units) % groups if units > MOST_UNITS else None
         rng = seed.child("draws").numpy()
-        self._weights = rng.multinomial(groups, np.full(groups, 1.0 / groups), size=draws).astype(np.float32)
+        share = np.full(groups, 1.0 / groups)
+        self._counts = np.empty((draws, groups), dtype=np.uint8)
+        for start in range(0, draws, CHUNK):
+            drawn = rng.multinomial(groups, share, size=min(CHUNK, draws - start))
+            self._counts[start : start + CHUNK] = np.minimum(drawn, 255)
 
-    def _grouped(self, sums: Sums) -> Float[np.ndarray, "groups k"]:
+    def _grouped(self, sums: Sums, k: int) -> Float[np.ndarray, "groups k"]:
+        if sums.shape != (self.units, k):
+            raise ShapeMismatch(f"sums of shape {sums.shape}", f"({self.units}, {k})")
+        if not np.isfinite(sums).all():
+            raise NotFinite("NaN or infinity in a test's sums", "finite sums", "looking at the site measured")
         if self._group is None:
-            return sums
+            return np.asarray(sums, dtype=float)
         out = np.zeros((MOST_UNITS, sums.shape[1]))
         np.add.at(out, self._group, sums)
         return out
@@ -186,73 +244,67 @@ class Resamples:
     ) -> Result:
         """Estimate Σ weights·statistic(parts), its 95 % interval and p of "at most ``margin``".
 
-        With one part the statistic's own scale is used; a combination (component minus the mean of its
-        rivals) is studentised on the plain scale.
+        Args and errors are those of `contrasts`, for a single term.
+        """
+        (found,) = self.contrasts([Term(parts, weights)], [Contrast(0, None, margin, True)], statistic)
+        return found
+
+    def contrasts(
+        self, terms: Sequence[Term], wanted: Sequence[Contrast], statistic: Statistic
+    ) -> list[Result]:
+        """Estimate, 95 % interval and p-value of every contrast, on the same resamples.
+
+        A term of one part by itself is studentised on the statistic's own scale; a combination on the plain
+        scale. Numbers on which nothing hangs get `INTERVAL_DRAWS` resamples; so does a claim of which some
+        deciding contrast has a p above .05 by then, because no later draw could save it.
 
         Args:
-            parts: for each term, sums of shape (units, k), units in the same order.
-            weights: one for each part.
-            margin: what the number has to exceed.
+            terms: what the contrasts are made of.
+            wanted: the contrasts.
+            statistic: what the sums mean.
 
         Raises:
             ShapeMismatch: a part does not have this many units.
             NotFinite: a sum is NaN or infinite.
         """
-        if len(parts) != len(weights):
-            raise ShapeMismatch(f"{len(parts)} parts and {len(weights)} weights", "one weight for each part")
-        grouped = []
-        for part in parts:
-            if part.shape != (self.units, statistic.k):
-                raise ShapeMismatch(f"sums of shape {part.shape}", f"({self.units}, {statistic.k})")
-            if not np.isfinite(part).all():
-                raise NotFinite(
-                    "NaN or infinity in a test's sums", "finite sums", "looking at the site measured"
-                )
-            grouped.append(self._grouped(np.asarray(part, dtype=float)))
-        single = len(parts) == 1 and weights[0] == 1.0
-        n = len(grouped[0])
-        totals = [g.sum(axis=0) for g in grouped]
-        estimate = float(sum(w * statistic.value(t) for w, t in zip(weights, totals, strict=True)))
-        if n < 2:
-            return Result(Measured(estimate=estimate, n=self.units, note="one unit: no interval"), None)
+        held = [_Held.of(t, statistic, self._grouped) for t in terms]
+        made = [
+            _Made(c, held[c.of], None if c.against is None else held[c.against], statistic) for c in wanted
+        ]
+        open_ = [m for m in made if m.error > 1e-12 * max(1.0, abs(m.centre))] if self.groups > 1 else []
+        for start in range(0, self.draws, CHUNK):
+            if start >= INTERVAL_DRAWS:
+                if any(m.contrast.decides and m.p > 0.05 for m in open_):
+                    break
+                open_ = [m for m in open_ if m.contrast.decides]
+            if not open_:
+                break
+            counts = self._counts[start : start + CHUNK].astype(float)
+            drawn = {id(h): h.drawn(counts, statistic) for m in open_ for h in m.terms}
+            for m in open_:
+                m.take(counts, [drawn[id(h)] for h in m.terms])
+        return [self._result(m, statistic) for m in made]
 
-        left_out = sum(w * statistic.value(t - g) for w, t, g in zip(weights, totals, grouped, strict=True))
-        centre = np.asarray(estimate)
-        if single:
-            left_out, centre = statistic.transform(np.asarray(left_out)), statistic.transform(centre)
-        error = float(np.sqrt((n - 1) / n * np.sum((left_out - np.mean(left_out)) ** 2)))
-        scale = max(1.0, abs(float(centre)))
-        if error <= 1e-12 * scale:
-            return self._exact(estimate, statistic, weights, margin)
+    @property
+    def groups(self) -> int:
+        """Units, or groups of units, that are resampled."""
+        return int(self._counts.shape[1])
 
-        drawn = np.zeros(self.draws)
-        influence = np.zeros((self.draws, n), dtype=np.float32)
-        for w, g in zip(weights, grouped, strict=True):
-            sums = self._weights @ g.astype(np.float64)
-            value = statistic.value(sums)
-            gradient = w * statistic.gradient(sums)
-            drawn += w * value
-            if single:
-                gradient = gradient * statistic.slope(value)[:, None]
-            influence += (gradient @ g.T).astype(np.float32)
-        if single:
-            drawn = statistic.transform(drawn)
-        spread = np.sqrt(np.einsum("bn,bn,bn->b", self._weights, influence, influence) * n / (n - 1))
-        deviation = drawn - float(centre)
-        t = np.divide(deviation, spread, out=np.zeros(self.draws), where=spread > 1e-9 * error)
-        t[(spread <= 1e-9 * error) & (deviation > 0)] = np.inf
-        t[(spread <= 1e-9 * error) & (deviation < 0)] = -np.inf
-        t.sort()
+    def _result(self, made: _Made, statistic: Statistic) -> Result:
+        if self.groups < 2:
+            nothing = Measured(estimate=made.estimate, n=self.units, note="one unit: no interval")
+            return Result(nothing, None)
+        if not made.t:
+            return self._exact(made.estimate, statistic, made.weights, made.contrast.margin)
+        t = np.sort(np.concatenate(made.t))
         low_t, high_t = _quantile(t, 0.025), _quantile(t, 0.975)
-        ends = np.array([float(centre) - high_t * error, float(centre) - low_t * error])
-        target = np.asarray(margin)
-        if single:
-            ends, target = statistic.back(ends), statistic.transform(target)
-        bound_low, bound_high = _bounds(statistic, weights)
+        ends = np.array([made.centre - high_t * made.error, made.centre - low_t * made.error])
+        if made.single:
+            ends = statistic.back(ends)
+        bound_low, bound_high = _bounds(statistic, made.weights)
         low, high = (_finite(np.clip(e, bound_low, bound_high)) for e in ends)
-        observed = (float(centre) - float(target)) / error
-        p = (1 + int(np.count_nonzero(t >= observed))) / (self.draws + 1)
-        return Result(Measured(estimate=estimate, low=low, high=high, n=self.units, method=METHOD), p)
+        measured = Measured(estimate=made.estimate, low=low, high=high, n=self.units, method=METHOD)
+        return Result(measured, made.p)
 
     def _exact(
         self, estimate: float, statistic: Statistic, weights: Sequence[float], margin: float
@@ -269,6 +321,88 @@ class Resamples:
             p = max(floor, (1.0 - min(needed, 1.0)) ** self.units)
         measured = Measured(estimate=estimate, low=float(low), high=float(high), n=self.units, method=EXACT)
         return Result(measured, p)
+
+
+@dataclass
+class _Held:
+    """A term's sums, grouped: parts side by side in columns."""
+
+    columns: Float[np.ndarray, "n c"]
+    rows: Float[np.ndarray, "c n"]
+    weights: Float[np.ndarray, " p"]
+    estimate: float
+    left_out: Float[np.ndarray, " n"]
+
+    @classmethod
+    def of(cls, term: Term, statistic: Statistic, grouped: Callable[[Sums, int], Sums]) -> _Held:
+        if len(term.parts) != len(term.weights):
+            raise ShapeMismatch(
+                f"{len(term.parts)} parts and {len(term.weights)} weights", "one weight for each part"
+            )
+        parts = np.stack([grouped(p, statistic.k) for p in term.parts])
+        weights = np.asarray(term.weights, dtype=float)
+        totals = parts.sum(axis=1)
+        estimate = float(weights @ statistic.value(totals))
+        left_out = weights @ statistic.value(totals[:, None] - parts)
+        columns = np.ascontiguousarray(parts.transpose(1, 0, 2)).reshape(parts.shape[1], -1)
+        return cls(columns, np.ascontiguousarray(columns.T), weights, estimate, left_out)
+
+    def drawn(self, counts: Float[np.ndarray, "b n"], statistic: Statistic) -> _Drawn:
+        """Value and influence of every unit, in each resample."""
+        sums = (counts @ self.columns).reshape(len(counts), len(self.weights), statistic.k)
+        value = statistic.value(sums)
+        gradient = statistic.gradient(sums) * self.weights[:, None]
+        flat = gradient.reshape(len(counts), -1)
+        return _Drawn(value @ self.weights, flat @ self.rows)
+
+
+@dataclass
+class _Drawn:
+    value: Float[np.ndarray, " b"]
+    influence: Float[np.ndarray, "b n"]
+
+
+class _Made:
+    """One contrast while resamples are drawn."""
+
+    def __init__(self, contrast: Contrast, of: _Held, against: _Held | None, statistic: Statistic) -> None:
+        self.contrast, self.statistic = contrast, statistic
+        self.terms = [of] if against is None else [of, against]
+        self.single = against is None and len(of.weights) == 1 and of.weights[0] == 1.0
+        self.weights = [*of.weights, *(() if against is None else -against.weights)]
+        self.estimate = of.estimate - (0.0 if against is None else against.estimate)
+        left_out = of.left_out - (0.0 if against is None else against.left_out)
+        centre, target = np.asarray(self.estimate), np.asarray(contrast.margin)
+        if self.single:
+            left_out, centre = statistic.transform(left_out), statistic.transform(centre)
+            target = statistic.transform(target)
+        n = len(left_out)
+        self.centre = float(centre)
+        self.error = float(np.sqrt((n - 1) / n * np.sum((left_out - np.mean(left_out)) ** 2)))
+        self.observed = (self.centre - float(target)) / self.error if self.error > 0 else 0.0
+        self.t: list[Float[np.ndarray, " b"]] = []
+        self._reached = self._drawn = 0
+
+    def take(self, counts: Float[np.ndarray, "b n"], drawn: Sequence[_Drawn]) -> None:
+        """Add the t of some resamples."""
+        value, influence = drawn[0].value, drawn[0].influence
+        if self.single:
+            influence = influence * self.statistic.slope(value)[:, None]
+            value = self.statistic.transform(value)
+        elif len(drawn) == 2:
+            value, influence = value - drawn[1].value, influence - drawn[1].influence
+        n = counts.shape[1]
+        square = np.einsum("bn,bn->b", influence * influence, counts)
+        spread = np.sqrt(np.maximum(square, 0.0) * n / (n - 1))
+        t = (value - self.centre) / np.maximum(spread, SPREAD_FLOOR * self.error)
+        self.t.append(t)
+        self._reached += int(np.count_nonzero(t >= self.observed))
+        self._drawn += len(t)
+
+    @property
+    def p(self) -> float:
+        """Share of resamples that deviate as far as the observed number stands above its margin."""
+        return (1 + self._reached) / (self._drawn + 1)
 
 
 def _bounds(statistic: Statistic, weights: Sequence[float]) -> tuple[float, float]:

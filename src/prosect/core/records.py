@@ -7,7 +7,9 @@ follows from the evidence is never stored: `prosect.core.verdicts` computes it f
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -184,10 +186,16 @@ class Hypothesis(Record):
     parent: str | None = None
     explored: dict[str, Json] = Field(default_factory=dict)
 
-    @property
+    @cached_property
     def id(self) -> str:
         """The first 16 hex digits of the hash of everything above."""
         return digest(self)[:16]
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Hypothesis:
+        """A copy, which has its own id."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("id", None)
+        return copied
 
 
 class Family(Record):

@@ -71,6 +71,11 @@ DESCRIPTIONS = Registry(
         "head-role": ("prosect.describe.roles:HeadRole", "where a head looks, as a rule over the text"),
         "offset-table": ("prosect.describe.roles:OffsetTable", "mean attention for each distance"),
         "output-sets": ("prosect.describe.effects:OutputSets", "the outputs a component raises and lowers"),
+        "polynomial": ("prosect.describe.polynomial:Polynomial", "a polynomial of two inputs"),
+        "head-output": (
+            "prosect.describe.head_outputs:HeadOutput",
+            "what a head does to the tokens it looks at",
+        ),
         "input-rule": ("prosect.describe.inputs:InputRule", "a sparse threshold rule over numeric inputs"),
         "trigonometric": (
             "prosect.describe.trigonometric:Trigonometric",
@@ -82,5 +87,37 @@ DESCRIPTIONS = Registry(
         ),
     },
 )
-TESTS = Registry("test")
-PRESETS = Registry("preset")
+TESTS = Registry(
+    "test",
+    {
+        "predict-activations": (
+            "prosect.validate.predict:PredictActivations",
+            "level 1: predicted against measured activation",
+        ),
+        "attend": ("prosect.validate.attend:Attend", "level 1: attention on the keys a role predicts"),
+        "head-matters": ("prosect.validate.matters:Matters", "effect: loss without a head"),
+        "raise-outputs": ("prosect.validate.raises:RaiseOutputs", "effect: logits without a direction"),
+        "change-outputs": (
+            "prosect.validate.changes:ChangeOutputs",
+            "effect: every output's change without a unit",
+        ),
+        "replace": ("prosect.validate.replace:Replace", "level 3: parts replaced by a description's code"),
+        "learned": ("prosect.validate.learned:Learned", "rank among untrained networks"),
+    },
+)
+PRESETS = Registry(
+    "preset",
+    {
+        "pylm": ("prosect.assay.opening:language", "a real language model of Python source, on real text"),
+        "induction": ("prosect.assay.opening:induction", "a hand-wired induction circuit among decoys"),
+        "superposition": (
+            "prosect.assay.opening:superposition",
+            "256 sparse features in 64 dimensions, and five in two",
+        ),
+        "modular": ("prosect.assay.opening:modular", "addition modulo 31, written down and learned"),
+        "planted": (
+            "prosect.assay.opening:planted",
+            "neurons with planted rules and outputs, decoys among them",
+        ),
+    },
+)

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from prosect.core.errors import ShapeMismatch
 from prosect.core.seeds import Seed
 from prosect.data.batch import Batch, Row
 
@@ -28,6 +29,23 @@ class Pairs:
     clean: Batch
     counterfactual: Batch
     targets: Int[Tensor, "rows positions"]
+
+    def __post_init__(self) -> None:
+        mine, others = self.clean.lengths.tolist(), self.counterfactual.lengths.tolist()
+        if len(mine) != len(others):
+            raise ShapeMismatch(
+                f"{len(mine)} clean rows and {len(others)} counterfactual ones", "one for each"
+            )
+        for row, (a, b) in enumerate(zip(mine, others, strict=True)):
+            if a != b:
+                raise ShapeMismatch(
+                    f"a clean row {row} of {a} positions and a counterfactual one of {b}",
+                    "pairs of the same length, so that positions correspond",
+                    "texts that differ in single tokens",
+                )
+        shape = next(iter(self.clean.tensors.values())).shape[:2]
+        if tuple(self.targets.shape) != tuple(shape):
+            raise ShapeMismatch(f"targets of shape {tuple(self.targets.shape)}", f"{tuple(shape)}")
 
     @property
     def shown(self) -> Bool[Tensor, "rows positions"]:

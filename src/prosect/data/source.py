@@ -19,17 +19,19 @@ from prosect.data.batch import Batch, Row
 
 @runtime_checkable
 class Source(Protocol):
-    """Inputs cut into parts.
+    """Inputs cut into parts."""
 
-    Attributes:
-        digest: of everything that determines the inputs.
-        units: number of independent units in each part.
-        unit: what one unit is, in words.
-    """
+    @property
+    def digest(self) -> str:
+        """Of everything that determines the inputs."""
 
-    digest: str
-    units: Mapping[str, int]
-    unit: str
+    @property
+    def units(self) -> Mapping[str, int]:
+        """Number of independent units in each part."""
+
+    @property
+    def unit(self) -> str:
+        """What one unit is, in words."""
 
     def batches(self, part: str, rows: int = 32) -> Iterator[Batch]:
         """Go through ``part`` from its beginning, the same batches in the same order each time.

@@ -39,6 +39,20 @@ class Splits:
     trained: frozenset[int]
     digest: str
 
+    def __post_init__(self) -> None:
+        seen: dict[int, str] = {}
+        for part, members in self.parts.items():
+            if part.startswith("explore."):
+                continue  # the halves of explore
+            for document in members:
+                other = seen.setdefault(self.unit[document], part)
+                if other != part:
+                    raise BadInput(
+                        f"documents of cluster {self.unit[document]} in {other} and in {part}",
+                        "parts that share nothing, or what was explored would be tested on",
+                        "cut, which puts each cluster into one part",
+                    )
+
     def units(self, part: str) -> int:
         """Clusters in a part."""
         return len({self.unit[i] for i in self.parts[part]})
@@ -93,6 +107,12 @@ def cut(
     n_explore = round(own * len(free)) if len(free) > 1 else 0
     n_sealed = round(sealed * len(free))
     per_fold = (len(free) - n_explore - n_sealed) // folds
+    if not n_explore and not seen:
+        raise TooLittleData(
+            f"explore={explore} of {len(free)} clusters of documents, which is none of them",
+            "something to explore",
+            "a larger share, or more documents",
+        )
     if per_fold < units_min:
         raise TooLittleData(
             f"{len(free)} clusters of documents that the model was not trained on, {per_fold} for each of "

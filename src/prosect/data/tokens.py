@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -108,6 +108,15 @@ class TokenSource:
             )
         return self._tokens[document]
 
+    def _encode(self, documents: Sequence[int]) -> None:
+        """Make the tokens of many documents at once, which fast tokenizers do on every core."""
+        missing = [d for d in documents if d not in self._tokens]
+        for start in range(0, len(missing), 64):
+            some = missing[start : start + 64]
+            texts = [self.corpus.documents[d].text for d in some]
+            encoded = self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+            self._tokens.update({d: list(ids) for d, ids in zip(some, encoded, strict=True)})
+
     def _cut(self, document: int, most: int) -> list[tuple[int, list[int]]]:
         """(offset, tokens) of the windows of one document."""
         room = self.context - (1 if self.tokenizer.bos_token_id is not None else 0)
@@ -129,6 +138,7 @@ class TokenSource:
         members = self.splits.parts[part]
         number: dict[int, int] = {}
         pending: list[tuple[Row, list[int]]] = []
+        self._encode(members)
         for document in members:
             unit = number.setdefault(self.splits.unit[document], len(number))
             name = self.corpus.documents[document].name

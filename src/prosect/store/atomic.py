@@ -16,10 +16,10 @@ from prosect.core.errors import BadInput
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turns "no space left" and "not permitted" into messages that name the place.
+    """Turns "no space left", "not permitted" and "not a folder" into messages that name the place.
 
     Raises:
-        BadInput: the disk is full, or the place cannot be written.
+        BadInput: the disk is full, or the place cannot be written or is no folder.
     """
     try:
         yield
@@ -32,6 +32,10 @@ def disk_errors(path: Path) -> Iterator[None]:
             ) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             raise BadInput(f"{path.parent}, which cannot be written", "a writable folder", "--out") from error
+        if error.errno in (errno.EEXIST, errno.ENOTDIR):
+            raise BadInput(
+                f"{path.parent}, which is a file or lies below one", "a folder", "another --out"
+            ) from error
         raise
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
-from prosect.core.canonical import canonical_json, plain
+from prosect.core.canonical import canonical_json
 from prosect.core.records import Evidence, Hypothesis
 from prosect.core.schema import kind_of
-from prosect.core.verdicts import verdicts
+from prosect.core.verdicts import Verdict, verdicts
 from prosect.store.atomic import replacing
-from prosect.store.ledger import parse
+from prosect.store.ledger import Entry, parse
 
 TABLES = """
 create table entries (n integer primary key, kind text, hash text, prev text, body text);
@@ -29,22 +32,34 @@ def rebuild(ledger: Path, index: Path) -> None:
 
     Raises:
         VerificationFailed: the ledger's chain does not hold.
+        BadInput: the disk is full.
     """
     entries, _ = parse(ledger)
     found = verdicts(e.record for e in entries)
-    with replacing(index) as temporary, closing(sqlite3.connect(temporary)) as db:
+    with replacing(index) as temporary:
+        try:
+            _fill(temporary, entries, found)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                raise
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(index)) from error
+
+
+def _fill(path: Path, entries: list[Entry], found: Mapping[str, Verdict]) -> None:
+    with closing(sqlite3.connect(path)) as db:
         db.executescript(TABLES)
         for e in entries:
-            body = canonical_json(plain(e.record)).decode()
+            body = canonical_json(e.record).decode()
             db.execute(
                 "insert into entries values (?,?,?,?,?)", (e.n, kind_of(e.record), e.hash, e.prev, body)
             )
             if isinstance(e.record, Hypothesis):
-                h, v = e.record, found[e.record.id]
+                h, own = e.record, e.record.id
+                v = found[own]
                 db.execute(
                     "insert or ignore into hypotheses values (?,?,?,?,?,?,?,?,?,?)",
                     (
-                        h.id,
+                        own,
                         h.round,
                         h.component.name,
                         h.side,

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from prosect.core.canonical import Json, canonical_json, digest
+from prosect.core.canonical import Json, digest
 from prosect.core.errors import BadInput, Conflict, VerificationFailed
 from prosect.core.records import Record
 from prosect.core.schema import unwrap, wrap
@@ -47,8 +47,8 @@ class Entry:
 def line_of(n: int, prev: str, record: Record) -> tuple[bytes, str]:
     """The bytes of line ``n`` and its hash."""
     content = {"n": n, "prev": prev, **wrap(record)}
-    own = digest(content)
-    return canonical_json({**content, "hash": own}) + b"\n", own
+    own = digest(_again(content))
+    return _again({**content, "hash": own}) + b"\n", own
 
 
 def parse(path: Path, *, allow_torn: bool = False) -> tuple[list[Entry], int]:
@@ -75,14 +75,15 @@ def parse(path: Path, *, allow_torn: bool = False) -> tuple[list[Entry], int]:
         place = f"{path.name} line {n + 1}"
         try:
             content = json.loads(raw)
-        except ValueError:
+            if not isinstance(content, dict) or "hash" not in content:
+                raise VerificationFailed(f"{place} is not a ledger line")
+            claimed = content.pop("hash")
+            bare, whole_line = _again(content), _again({**content, "hash": claimed})
+        except (ValueError, RecursionError):
             raise VerificationFailed(f"{place} is not JSON: it was edited") from None
-        if not isinstance(content, dict) or "hash" not in content:
-            raise VerificationFailed(f"{place} is not a ledger line")
-        claimed = content.pop("hash")
-        if digest(content) != claimed:
+        if digest(bare) != claimed:
             raise VerificationFailed(f"{place} was edited: its content does not match its hash")
-        if canonical_json({**content, "hash": claimed}) != raw:
+        if whole_line != raw:
             raise VerificationFailed(f"{place} was edited: it is not in canonical form")
         if content.get("prev") != prev or content.get("n") != n:
             raise VerificationFailed(
@@ -91,6 +92,13 @@ def parse(path: Path, *, allow_torn: bool = False) -> tuple[list[Entry], int]:
         entries.append(Entry(n, unwrap(content, place), prev, claimed))
         prev = claimed
     return entries, whole
+
+
+def _again(content: Json) -> bytes:
+    """The canonical JSON of what is plain already: parsed from JSON, or wrapped."""
+    return json.dumps(
+        content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
 
 
 class Ledger:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from prosect.core.canonical import Json, canonical_json, digest, plain
 from prosect.core.errors import BadInput, Conflict, UnsafeFile
+from prosect.core.progress import say
 from prosect.core.records import Record
 from prosect.core.schema import SCHEMA, check_version
 from prosect.store.atomic import disk_errors, write_bytes, write_json
@@ -35,11 +37,14 @@ class RunFolder:
         path: the folder.
         ledger: its ledger, replaying if lines are already there.
         resumed: whether something was there already.
+        id: drawn when the run was begun; tells it from a later one of the same name. Nothing that is
+            measured depends on it.
     """
 
-    def __init__(self, path: Path, ledger: Ledger, lock: int, resumed: bool) -> None:
-        self.path, self.ledger, self.resumed = path, ledger, resumed
+    def __init__(self, path: Path, ledger: Ledger, lock: int, resumed: bool, id: str) -> None:
+        self.path, self.ledger, self.resumed, self.id = path, ledger, resumed, id
         self._lock = lock
+        self._meters: list[dict[str, int]] = []
 
     @classmethod
     def open(cls, path: Path, spec: Json, provenance: Json) -> RunFolder:
@@ -60,9 +65,14 @@ class RunFolder:
         with disk_errors(path / "run.json"):
             path.mkdir(parents=True, exist_ok=True)
         lock = _lock(path)
+        header = path / "run.json"
         try:
-            header = path / "run.json"
-            fresh = {"schema": SCHEMA, "spec": plain(spec), "provenance": plain(provenance)}
+            fresh = {
+                "schema": SCHEMA,
+                "id": secrets.token_hex(8),
+                "spec": plain(spec),
+                "provenance": plain(provenance),
+            }
             resumed = header.exists()
             if resumed:
                 _check_same(path, json.loads(header.read_bytes()), fresh)
@@ -71,12 +81,18 @@ class RunFolder:
                     f"{path}, which holds other files", "an empty folder or a run", "another --out"
                 )
             else:
+                gone = head_file(path)
+                if gone.exists():
+                    say(f"{gone.name} tells of a run here that was deleted; this is a new one")
+                    gone.unlink()
                 write_json(header, fresh)
             ledger = Ledger(path / "ledger.jsonl", head_file(path))
             if ledger.repaired:
                 _append_line(path / "repairs.jsonl", {"repaired": "a ledger line torn by a crash"})
-            return cls(path, ledger, lock, resumed)
+            return cls(path, ledger, lock, resumed, str(json.loads(header.read_bytes()).get("id", "")))
         except BaseException:
+            if not header.exists():  # not a run: nothing of ours stays behind
+                (path / ".lock").unlink(missing_ok=True)
             os.close(lock)
             raise
 
@@ -88,29 +104,69 @@ class RunFolder:
     def __enter__(self) -> RunFolder:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, BadInput) and not self.resumed:
+            self._forget()
         self.close()
+
+    def _forget(self) -> None:
+        """Remove a folder in which nothing was made, so that the corrected spec finds its place free."""
+        made = [p for p in self.path.rglob("*") if not p.is_dir() and p.name not in ("run.json", ".lock")]
+        if not made:
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def key(self, name: str, inputs: Json) -> str:
         """The name under which a step with these inputs is kept."""
         return f"{name}-{digest({'step': name, 'inputs': plain(inputs)})[:16]}"
 
+    def meter(self, counts: dict[str, int]) -> dict[str, int]:
+        """Let steps keep what they add to ``counts``, so that a step read back has cost what it cost.
+
+        Register the same meters in the same order each time, before the first step.
+        """
+        self._meters.append(counts)
+        return counts
+
     def json_step(self, name: str, inputs: Json, make: Callable[[], Json]) -> Json:
         """The JSON result of a step, made once."""
-        path = self.path / "artefacts" / f"{self.key(name, inputs)}.json"
+        path = inside(self.path, f"artefacts/{self.key(name, inputs)}.json")
         if not path.exists():
-            write_json(path, make())
-        return json.loads(path.read_bytes())
+            before = self._read_meters()
+            value = make()
+            write_json(path, {"value": value, "spent": self._spent_since(before)})
+            return json.loads(path.read_bytes())["value"]
+        content = json.loads(path.read_bytes())
+        self._spend(content["spent"])
+        return content["value"]
 
     def tensor_step(
         self, name: str, inputs: Json, make: Callable[[], tuple[dict[str, torch.Tensor], Json]]
     ) -> tuple[dict[str, torch.Tensor], Json]:
         """The tensors and JSON value of a step, made once."""
-        path = self.path / "artefacts" / f"{self.key(name, inputs)}.safetensors"
+        path = inside(self.path, f"artefacts/{self.key(name, inputs)}.safetensors")
         if not path.exists():
-            tensors, about = make()
-            save_tensors(path, tensors, about)
-        return load_tensors(path)
+            before = self._read_meters()
+            tensors, value = make()
+            save_tensors(path, tensors, {"value": value, "spent": self._spent_since(before)})
+            tensors, about = load_tensors(path)
+        else:
+            tensors, about = load_tensors(path)
+            self._spend(about["spent"])
+        return tensors, about["value"]
+
+    def _read_meters(self) -> list[dict[str, int]]:
+        return [dict(m) for m in self._meters]
+
+    def _spent_since(self, before: list[dict[str, int]]) -> list[dict[str, int]]:
+        return [
+            {k: n - b.get(k, 0) for k, n in m.items() if n != b.get(k, 0)}
+            for m, b in zip(self._meters, before, strict=True)
+        ]
+
+    def _spend(self, spent: list[dict[str, int]]) -> None:
+        for meter, amounts in zip(self._meters, spent, strict=True):
+            for key, amount in amounts.items():
+                meter[key] = meter.get(key, 0) + amount
 
     def workspace(self, name: str, inputs: Json) -> Path:
         """A folder for a long step's own checkpoints; call `discard` when its result is kept."""
@@ -133,9 +189,9 @@ class RunFolder:
             self.path / "metrics.json", json.dumps(plain(metrics), indent=1, sort_keys=True).encode() + b"\n"
         )
         rebuild(self.path / "ledger.jsonl", self.path / "ledger.sqlite")
+        shutil.rmtree(self.path / "work", ignore_errors=True)
         head = self.ledger.head
         write_json(self.path / "done.json", {"schema": SCHEMA, "entries": head.count, "head": head.hash})
-        shutil.rmtree(self.path / "work", ignore_errors=True)
         return head
 
 

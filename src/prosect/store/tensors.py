@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,11 +23,18 @@ def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], about: Json = 
     Raises:
         BadInput: the disk is full.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     ready = {name: t.detach().to("cpu").contiguous() for name, t in tensors.items()}
     with replacing(path) as temporary:
-        save_file(ready, temporary, metadata={"prosect": canonical_json(about).decode()})
+        try:
+            save_file(ready, temporary, metadata={"prosect": canonical_json(about).decode()})
+        except SafetensorError as error:  # it hides the system's own error in its words
+            code = re.search(r"os error (\d+)", str(error))
+            if code is None:
+                raise
+            raise OSError(int(code[1]), os.strerror(int(code[1])), str(temporary)) from error
 
 
 def load_tensors(path: Path, device: str = "cpu") -> tuple[dict[str, torch.Tensor], Json]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from prosect.core.errors import BadInput, VerificationFailed
 from prosect.core.records import Evidence, Family, Hypothesis, Opening, Record
 from prosect.store.ledger import Head, check_head, head_of, parse, read_head
-from prosect.store.run import finished, head_file
+from prosect.store.run import finished, head_file, inside
 
 
 def verify(run: Path, head: str | None = None) -> Head:
@@ -29,9 +29,10 @@ def verify(run: Path, head: str | None = None) -> Head:
     Raises:
         VerificationFailed: it does not hold; the message says where and how.
         BadInput: there is no ledger here, or ``head`` is too short to mean anything.
+        UnsafeFile: the ledger is a link that leads out of the folder.
     """
     run = Path(run)
-    path = run / "ledger.jsonl"
+    path = inside(run, "ledger.jsonl")
     if not path.exists():
         raise BadInput(f"{run}, which holds no ledger.jsonl", "a run folder", "prosect run")
     done = finished(run)
@@ -51,13 +52,13 @@ def verify(run: Path, head: str | None = None) -> Head:
     return found
 
 
-def lineage(hypothesis: Hypothesis, known: dict[str, Hypothesis]) -> str:
-    """The id of the first ancestor."""
-    seen = {hypothesis.id}
-    while hypothesis.parent is not None and hypothesis.parent in known and hypothesis.parent not in seen:
-        hypothesis = known[hypothesis.parent]
-        seen.add(hypothesis.id)
-    return hypothesis.id
+def lineage(own: str, known: dict[str, Hypothesis]) -> str:
+    """The id of the first ancestor of the known hypothesis with id ``own``."""
+    seen = {own}
+    while (parent := known[own].parent) is not None and parent in known and parent not in seen:
+        own = parent
+        seen.add(own)
+    return own
 
 
 def check_rules(records: Iterable[Record]) -> None:
@@ -74,18 +75,18 @@ def check_rules(records: Iterable[Record]) -> None:
     for record in records:
         match record:
             case Hypothesis():
-                if record.id in known:
-                    raise VerificationFailed(f"hypothesis {record.id} is registered twice")
+                own = record.id
+                if own in known:
+                    raise VerificationFailed(f"hypothesis {own} is registered twice")
                 if record.parent is not None and record.parent not in known:
-                    raise VerificationFailed(
-                        f"hypothesis {record.id} names a parent that is not in the ledger"
-                    )
-                known[record.id] = record
+                    raise VerificationFailed(f"hypothesis {own} names a parent that is not in the ledger")
+                known[own] = record
+                first = lineage(own, known)
                 for fold in {t.fold for t in record.tests}:
-                    place = (lineage(record, known), fold)
+                    place = (first, fold)
                     if used.setdefault(place, record.round) != record.round:
                         raise VerificationFailed(
-                            f"hypothesis {record.id} reuses fold {fold}, which its lineage already opened"
+                            f"hypothesis {own} reuses fold {fold}, which its lineage already opened"
                         )
             case Family():
                 missing = [h for h in record.hypotheses if h not in known]
