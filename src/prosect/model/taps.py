@@ -1,0 +1,253 @@
+"""Taps: where a pass reads and changes tensors, how often each was met, and what was read.
+
+A tap sits at one physical place and serves every site that lies there, under whatever name. Hooks live only
+as long as the pass: they are removed whatever happens in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prosect.core.errors import BadInput, ShapeMismatch, Unsupported
+from prosect.model.apply import Block, Bound, make
+from prosect.model.attention import routed
+from prosect.model.boundary import main_input, main_output, with_main_input, with_main_output
+from prosect.model.sitemap import Entry, Place
+from prosect.model.sites import Layout, Site
+
+
+class Stop(Exception):
+    """Raised inside a pass when everything wanted has been read; never leaves `model.run`."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A site to read."""
+
+    site: Site
+    entry: Entry
+
+
+@dataclass
+class Tap:
+    """Everything that happens at one place during one pass."""
+
+    place: Place
+    wanted: list[Wanted] = field(default_factory=list)
+    edits: list[tuple[Block, Bound]] = field(default_factory=list)
+    fired: int = 0
+
+
+@dataclass
+class Got:
+    """A tensor that was read, and its version then: a later one means that the model overwrote it."""
+
+    value: Tensor
+    version: int
+
+    @property
+    def overwritten(self) -> bool:
+        """Whether the model has written into it since."""
+        return self.value._version != self.version
+
+
+class Taps:
+    """The taps of one pass.
+
+    Args:
+        blocks: the rows of the pass, cut by which edits they get.
+        positions: length of the axis of positions; None for inputs without positions.
+        grad: whether what is read stays in the graph.
+        clone: sites to copy when they are read, because the model overwrites them.
+        stop: leave the pass once everything wanted has been read.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[Block],
+        positions: int | None,
+        grad: bool = False,
+        clone: frozenset[str] = frozenset(),
+        stop: bool = False,
+    ) -> None:
+        self.blocks, self.positions, self.grad, self.clone, self.stop = blocks, positions, grad, clone, stop
+        self.rows = sum(len(block.base) for block in blocks)
+        self.taps: dict[Place, Tap] = {}
+        self.got: dict[str, Got] = {}
+
+    def read(self, site: Site, entry: Entry) -> None:
+        """Read a site, all heads of it."""
+        tap = self.taps.setdefault(entry.place, Tap(entry.place))
+        if all(str(w.site) != str(site) for w in tap.wanted):
+            tap.wanted.append(Wanted(site, entry))
+
+    def edit(self, block: Block, bound: Bound) -> None:
+        """Make an edit on the rows of ``block``."""
+        place = bound.entry.place
+        self.taps.setdefault(place, Tap(place)).edits.append((block, bound))
+
+    @contextmanager
+    def installed(self, module: nn.Module, route: bool = False) -> Iterator[None]:
+        """Hooks in place; attention routed where its inside is tapped, or if told to."""
+        with ExitStack() as stack:
+            for place in sorted(
+                self.taps, key=lambda p: not p.through
+            ):  # what is written through comes first
+                tap = self.taps[place]
+                if place.side == "in":
+                    hook = _entering(self, tap)
+                    handle = place.module.register_forward_pre_hook(hook, with_kwargs=True)
+                elif place.side == "out":
+                    handle = place.module.register_forward_hook(_leaving(self, tap))
+                else:
+                    continue
+                stack.callback(handle.remove)
+            if route or any(place.inside for place in self.taps):
+                stack.enter_context(routed(module, self._inside))
+            yield
+
+    def check_counts(self) -> None:
+        """Every site met as often as its name says.
+
+        Raises:
+            BadInput: a site met never, or several times without saying which.
+        """
+        for tap in self.taps.values():
+            for site in (*(w.site for w in tap.wanted), *(b.site for _, b in tap.edits)):
+                if site.call is None and tap.fired != 1 and not (site.conditional and tap.fired == 0):
+                    raise _miscounted(site, tap.fired)
+                if site.call is not None and site.call >= tap.fired and not site.conditional:
+                    raise _miscounted(site, tap.fired)
+
+    def meet(self, tap: Tap, raw: Tensor, allowed: Tensor | None = None) -> Tensor:
+        """The tensor to use in place of ``raw``; reads are taken on the way."""
+        call, tap.fired = tap.fired, tap.fired + 1
+        x = self._edited(tap, call, raw)
+        if x is not raw and allowed is not None:
+            x = torch.where(allowed, x, raw)
+        if tap.place.through and x is not raw:
+            x = _written_through(tap, raw, x)
+        for wanted in tap.wanted:
+            if wanted.site.call in (None, call):
+                x = self._read(wanted, x, tap.place.through)
+        if self.stop and all(str(w.site) in self.got for t in self.taps.values() for w in t.wanted):
+            raise Stop
+        return x
+
+    def _edited(self, tap: Tap, call: int, raw: Tensor) -> Tensor:
+        due = [(block, bound) for block, bound in tap.edits if bound.site.call in (None, call)]
+        if not due:
+            return raw
+        whole = len(self.blocks) == 1
+        x = raw.clone() if (self.grad and tap.place.through) or not whole else raw
+        for block, bound in due:
+            seen, layout = self.seen(x, bound.site, bound.entry)
+            if layout == "module" and seen.shape[0] != self.rows:
+                raise Unsupported(
+                    f"{bound.words}, where the tensor is {tuple(seen.shape)} in a pass of {self.rows} rows",
+                    "a site whose first axis is the rows of the batch",
+                )
+            if whole:
+                x = make(bound, seen, block, layout).reshape(raw.shape)
+            else:
+                part = make(bound, seen[block.at], block, layout)
+                x.view(seen.shape)[block.at] = part
+        return x
+
+    def _read(self, wanted: Wanted, x: Tensor, through: bool) -> Tensor:
+        """Keep a reference; with gradients, what the model goes on with is made from what is kept."""
+        name = str(wanted.site)
+        seen, _ = self.seen(x, wanted.site, wanted.entry)
+        if self.grad and x.is_floating_point():
+            if through:
+                x.requires_grad_(True)
+                kept = x
+            else:
+                kept = seen if seen.requires_grad else seen.detach().requires_grad_(True)
+                x = (kept.clone() if name in self.clone else kept).reshape(x.shape)
+        else:
+            kept = seen.detach() if seen.requires_grad else seen
+            kept = kept.clone() if name in self.clone else kept
+        self.got[name] = Got(kept, kept._version)
+        return x
+
+    def seen(self, x: Tensor, site: Site, entry: Entry) -> tuple[Tensor, Layout]:
+        """``x`` with the axes that the site promises, and how they are read.
+
+        Raises:
+            ShapeMismatch: a named site whose tensor does not have the batch's rows and positions.
+        """
+        layout = entry.info.layout
+        if layout == "pattern":
+            return x, layout
+        rows, positions = self.rows, self.positions
+        flattened = positions is not None and x.ndim == 2 and x.shape[0] == rows * positions != rows
+        if flattened and positions is not None:
+            x = x.reshape(rows, positions, x.shape[-1])
+        if layout == "module":
+            known = positions is not None and x.ndim >= (3 if x.is_floating_point() else 2)
+            return x, "stream" if known and x.shape[:2] == (rows, positions) else "module"
+        if x.shape[0] != rows or x.ndim < 3 or positions not in (None, x.shape[1]):
+            raise ShapeMismatch(
+                f"{tuple(x.shape)} at {site}", f"{rows} rows of {positions or 'some'} positions"
+            )
+        if entry.split and entry.info.heads is not None:
+            x = x.reshape(*x.shape[:-1], entry.info.heads, x.shape[-1] // entry.info.heads)
+        return x, layout
+
+    def _inside(self, module: nn.Module, quantity: str, x: Tensor, allowed: Tensor | None) -> Tensor:
+        tap = self.taps.get(Place(module, quantity))  # type: ignore[arg-type]
+        return x if tap is None else self.meet(tap, x, allowed)
+
+
+def _written_through(tap: Tap, raw: Tensor, new: Tensor) -> Tensor:
+    """Write ``new`` into ``raw`` itself, so that the skip around the next module sees it too."""
+    try:
+        return raw.copy_(new)
+    except RuntimeError as error:
+        raise Unsupported(
+            f"an edit at {tap.edits[0][1].site}, whose tensor cannot be written to ({error})",
+            "a residual stream of its own",
+            "resid_pre or resid_post",
+        ) from error
+
+
+def _miscounted(site: Site, fired: int) -> BadInput:
+    if fired == 0:
+        return BadInput(
+            f"site {site}, which did not run", "one call in each pass", f"{site.base}? for what need not run"
+        )
+    hint = f"{site.base}@0 to {site.base}@{fired - 1}"
+    return BadInput(
+        f"site {site}, which ran {fired} times", "one call in each pass, or a call by number", hint
+    )
+
+
+def _entering(taps: Taps, tap: Tap) -> Callable[..., Any]:
+    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        x = main_input(args, kwargs)
+        if x is None:
+            raise Unsupported(f"the input of {type(tap.place.module).__name__}", "a module given a tensor")
+        new = taps.meet(tap, x)
+        return None if new is x else with_main_input(args, kwargs, new)
+
+    return hook
+
+
+def _leaving(taps: Taps, tap: Tap) -> Callable[..., Any]:
+    def hook(_: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        x = main_output(output)
+        if x is None:
+            raise Unsupported(
+                f"the output of {type(tap.place.module).__name__}", "a module that gives a tensor"
+            )
+        new = taps.meet(tap, x)
+        return None if new is x else with_main_output(output, new)
+
+    return hook
