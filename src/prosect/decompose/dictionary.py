@@ -1,0 +1,268 @@
+"""Sparse dictionaries: one class for every kind of them, in the form used after training.
+
+    z = sparsity(E (x - centre) + bias)        y ≈ D z + offset (+ S (x - centre))
+
+x is what it reads, all sites side by side, and y what it writes. A sparse autoencoder reads and writes one
+site, a transcoder reads one and writes another, a crosscoder reads and writes several, and a cross-layer
+transcoder is one whose encoder and decoder are zero where a latent may not read or write. How it is
+trained is in `prosect.decompose.train`; scales that training works in are folded away here, so codes are in
+the units of what is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from prosect.core.canonical import Json
+from prosect.core.errors import BadInput, NotFinite, ShapeMismatch, UnknownName
+from prosect.core.seeds import Seed
+from prosect.decompose.base import SEED, Fittable, needed
+from prosect.decompose.contract import ActivationStream, Codes
+from prosect.decompose.kernels import Picks, decode
+from prosect.decompose.recipe import DEFAULT, Recipe
+from prosect.decompose.sparsity import Sparsity, sparsity_of
+
+CHUNK = 2**24
+"""Pre-activations held at once while encoding (64 MiB)."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A trained dictionary's numbers; sites lie side by side in the order of its reads and writes.
+
+    Attributes:
+        encoder: a row for each latent.
+        bias: added to the pre-activations.
+        centre: subtracted from what is read.
+        decoder: a row for each latent.
+        offset: what is written where no latent fires.
+        skip: the linear path around the latents, or None.
+    """
+
+    encoder: Float[Tensor, "latents reads"]
+    bias: Float[Tensor, " latents"]
+    centre: Float[Tensor, " reads"]
+    decoder: Float[Tensor, "latents writes"]
+    offset: Float[Tensor, " writes"]
+    skip: Float[Tensor, "reads writes"] | None = None
+
+
+@dataclass(eq=False)
+class Dictionary(Fittable):
+    """A sparse dictionary.
+
+    Trained on one target, decoder rows have norm 1 and a code is how far its latent moves what is written.
+
+    Args:
+        sites: what it reads: a site or several.
+        latents: how many.
+        sparsity: which latents may fire.
+        targets: sites it writes; None for those it reads.
+        skip: whether a linear path leads around the latents (skip transcoder; Paulo, Shabalin & Belrose
+            2025, "Transcoders beat sparse autoencoders for interpretability").
+        recipe: how it is trained.
+        seed: of its start.
+        device: where it is trained and kept.
+    """
+
+    kind: ClassVar[str] = "topk"
+
+    sites: str | tuple[str, ...]
+    latents: int
+    sparsity: Sparsity
+    targets: str | tuple[str, ...] | None = None
+    skip: bool = False
+    recipe: Recipe = DEFAULT
+    seed: Seed = SEED
+    device: str = "cpu"
+    widths_: dict[str, int] = field(init=False, repr=False)
+    encoder_: Float[Tensor, "latents reads"] = field(init=False, repr=False)
+    bias_: Float[Tensor, " latents"] = field(init=False, repr=False)
+    centre_: Float[Tensor, " reads"] = field(init=False, repr=False)
+    decoder_: Float[Tensor, "latents writes"] = field(init=False, repr=False)
+    offset_: Float[Tensor, " writes"] = field(init=False, repr=False)
+    skip_: Float[Tensor, "reads writes"] = field(init=False, repr=False)
+    unit_: bool = field(init=False, repr=False)
+    history_: list[dict[str, Json]] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.sites = _tuple(self.sites)
+        if self.targets is not None:
+            self.targets = None if _tuple(self.targets) == self.sites else _tuple(self.targets)
+        for sites in (self.reads, self.writes):
+            if not sites or len(set(sites)) != len(sites):
+                raise BadInput(f"the sites {sites} for a dictionary", "at least one site, each once")
+        if self.latents < 1:
+            raise BadInput(f"{self.latents} latents", "at least 1")
+        self.sparsity.check(self.latents)
+
+    @property
+    def name(self) -> str:
+        """``topk@site``, ``topk@read~written``; several sites are joined by ``+``."""
+        target = "" if self.targets is None else f"~{'+'.join(self.writes)}"
+        return f"{self.sparsity.name}@{'+'.join(self.reads)}{target}"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Sites it encodes."""
+        return _tuple(self.sites)
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """Sites it decodes to."""
+        return self.reads if self.targets is None else _tuple(self.targets)
+
+    @property
+    def n_components(self) -> int:
+        """Its latents."""
+        return self.latents
+
+    @property
+    def supports(self) -> frozenset[str]:
+        """Directions have norm 1 where it was trained to write one site; over several, all together do."""
+        unit = {"unit"} if self.fitted and self.unit_ else set()
+        return frozenset({"decode", "directions", "nonnegative", "sparse", "streaming", *unit})
+
+    def fit(self, stream: ActivationStream, workspace: Path | None = None, every: int = 500) -> Dictionary:
+        """Train on a stream, going through it once; returns self.
+
+        Args:
+            stream: activations at the sites it reads and writes; its epochs are the epochs of training.
+            workspace: a folder for checkpoints: training that was killed goes on from the last one there
+                and ends with the same bits. The folder belongs to this training; remove it afterwards.
+            every: training steps between checkpoints.
+
+        Raises:
+            TooLittleData: the stream has less than one batch.
+            NotFinite: an activation is NaN or infinite (site and block are named), or training diverged.
+            Conflict: the workspace holds a checkpoint of another training.
+        """
+        from prosect.decompose.train import train
+
+        self.widths_ = {}
+        widths = {site: stream.widths[site] for site in needed(self, stream)}
+        weights, history = train(self, stream, workspace, every)
+        return self.with_weights(weights, widths, history)
+
+    def with_weights(
+        self, weights: Weights, widths: Mapping[str, int], history: list[dict[str, Json]] | None = None
+    ) -> Dictionary:
+        """Take these numbers instead of training; returns self.
+
+        Args:
+            weights: the numbers.
+            widths: of every site it reads or writes.
+            history: of the training they come from, if it is known.
+
+        Raises:
+            ShapeMismatch: they do not fit its latents and the widths.
+            NotFinite: one of them is NaN or infinite.
+        """
+        for site in (*self.reads, *self.writes):
+            if site not in widths:
+                raise UnknownName("site", site, widths)
+        reads, writes = sum(widths[s] for s in self.reads), sum(widths[s] for s in self.writes)
+        expected = {
+            "encoder": (self.latents, reads),
+            "bias": (self.latents,),
+            "centre": (reads,),
+            "decoder": (self.latents, writes),
+            "offset": (writes,),
+            "skip": (reads, writes) if self.skip else None,
+        }
+        for name, shape in expected.items():
+            value = getattr(weights, name)
+            found = None if value is None else tuple(value.shape)
+            if found != shape:
+                raise ShapeMismatch(f"{name} {found} for {self.name}", f"{shape}")
+            if value is not None and not bool(torch.isfinite(value).all()):
+                raise NotFinite(f"NaN or infinity in the {name} of {self.name}", "finite numbers")
+        self.encoder_, self.bias_, self.centre_ = weights.encoder, weights.bias, weights.centre
+        self.decoder_, self.offset_ = weights.decoder, weights.offset
+        self.skip_ = weights.offset.new_zeros((0, writes)) if weights.skip is None else weights.skip
+        norms = self.decoder_[:, : widths[self.writes[0]]].norm(dim=1)
+        self.unit_ = bool((norms - 1).abs().max() < 1e-4)
+        self.history_ = history or []
+        self.widths_ = {site: widths[site] for site in dict.fromkeys((*self.reads, *self.writes))}
+        return self
+
+    def encoder(self, site: str) -> Float[Tensor, "latents width"]:
+        """What each latent reads at one site."""
+        return self.encoder_[:, self._columns(self.reads, site)]
+
+    def decoder(self, site: str) -> Float[Tensor, "latents width"]:
+        """What each latent writes to one site for a code of 1."""
+        return self.decoder_[:, self._columns(self.writes, site)]
+
+    def reconstruct(
+        self, x: Mapping[str, Float[Tensor, "n _"]], codes: Codes | None = None
+    ) -> dict[str, Float[Tensor, "n _"]]:
+        """What it makes of ``x``: the decoded codes, and what goes around them where there is a skip."""
+        out = super().reconstruct(x, codes)
+        if self.skip:
+            around = (self._read(x) - self.centre_) @ self.skip_
+            out = {site: out[site] + around[:, self._columns(self.writes, site)] for site in self.writes}
+        return out
+
+    def _read(self, x: Mapping[str, Tensor]) -> Tensor:
+        return torch.cat([x[site].to(self.encoder_) for site in self.reads], dim=1)
+
+    def _encode(self, x: Mapping[str, Tensor]) -> Codes:
+        here = self._read(x) - self.centre_
+        indices, values = [], []
+        for rows in torch.split(here, max(1, CHUNK // self.latents)):
+            pre = torch.addmm(self.bias_, rows, self.encoder_.T)
+            indices.append(self.sparsity.select(pre))
+            values.append(torch.relu(pre.gather(1, indices[-1])))
+        return Codes(torch.cat(indices), torch.cat(values), self.latents)
+
+    def _decode(self, codes: Codes) -> dict[str, Tensor]:
+        values = codes.values.to(self.decoder_)
+        whole = decode(Picks(codes.indices, self.latents), values.contiguous(), self.decoder_) + self.offset_
+        return {site: whole[:, self._columns(self.writes, site)] for site in self.writes}
+
+    def _directions(self) -> Tensor:
+        return self.decoder(self.writes[0])
+
+    def _columns(self, sites: tuple[str, ...], wanted: str) -> slice:
+        self._require_fitted()
+        start = 0
+        for site in sites:
+            if site == wanted:
+                return slice(start, start + self.widths_[site])
+            start += self.widths_[site]
+        raise UnknownName("site", wanted, sites)
+
+    @classmethod
+    def _given(cls, given: dict[str, Json]) -> dict[str, Any]:
+        out = super()._given(given)
+        out["recipe"], out["sparsity"] = Recipe(**given["recipe"]), sparsity_of(given["sparsity"])
+        return out
+
+    def asked(self) -> dict[str, Json]:
+        """What was given to the constructor, as JSON."""
+        sparsity = {"name": self.sparsity.name, **asdict(self.sparsity)}  # type: ignore[call-overload]
+        return {**super().asked(), "sparsity": sparsity}
+
+    def _facts(self) -> list[tuple[str, object]]:
+        rows: list[tuple[str, object]] = [("sparsity", str(self.sparsity))]
+        if self.history_:
+            last = self.history_[-1]
+            rows.append(
+                (
+                    "at the end of training",
+                    f"L0 {last['l0']:.1f}, FVU {last['fvu']:.3f}, dead {last['dead']:.1%}",
+                )
+            )
+        return rows
+
+
+def _tuple(sites: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (sites,) if isinstance(sites, str) else tuple(sites)

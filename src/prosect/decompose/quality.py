@@ -1,0 +1,197 @@
+"""How good a decomposition is: sparsity, what it leaves unexplained, and whether it found known directions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from markupsafe import Markup
+from torch import Tensor
+
+from prosect.core.errors import BadInput, ShapeMismatch, TooLittleData
+from prosect.core.markup import card
+from prosect.decompose.base import needed
+from prosect.decompose.contract import ActivationStream, Decomposition
+from prosect.decompose.streams import finite_blocks
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What `measure` found.
+
+    Attributes:
+        name: of the decomposition.
+        positions: how many were measured.
+        l0: mean number of components present at a position.
+        fvu: for each site written, the fraction of variance unexplained: squared error over squared
+            distance from the mean; above 1 where the mean would do better, None where activations do not
+            vary. Empty where the decomposition cannot decode.
+        firing: share of positions at which each component is present.
+    """
+
+    name: str
+    positions: int
+    l0: float
+    fvu: Mapping[str, float | None]
+    firing: Float[Tensor, " n_components"]
+
+    @property
+    def dead(self) -> float:
+        """Share of components that are present nowhere."""
+        return float((self.firing == 0).double().mean())
+
+    def density(self, bins: int = 20) -> tuple[Float[Tensor, " edges"], Int[Tensor, " bins"]]:
+        """Histogram of log10 firing rates of components that fire at all.
+
+        Returns:
+            Edges, evenly spaced from the rate of a single firing, 1 / positions, up to 1; and counts, which
+            sum to the number of components that fire.
+        """
+        if bins < 1:
+            raise BadInput(f"{bins} bins", "at least 1")
+        lowest = -max(1.0, float(torch.tensor(float(self.positions)).log10()))
+        edges = torch.linspace(lowest, 0.0, bins + 1, dtype=torch.float64)
+        rates = self.firing[self.firing > 0].log10()
+        place = torch.bucketize(rates, edges[1:-1].contiguous(), right=True)
+        return edges, torch.bincount(place, minlength=bins)
+
+    def _repr_html_(self) -> Markup:
+        rows: list[tuple[str, object]] = [
+            ("positions", f"{self.positions:,}"),
+            ("L0", f"{self.l0:.2f}"),
+            ("dead", f"{self.dead:.1%} of {len(self.firing):,}"),
+        ]
+        rows += [(f"FVU at {s}", "undefined" if v is None else f"{v:.4f}") for s, v in self.fvu.items()]
+        return card(self.name, rows, "How well it reconstructs; not whether its parts mean anything.")
+
+
+def measure(decomposition: Decomposition, stream: ActivationStream) -> Quality:
+    """Measure a fitted decomposition on a stream; it learns nothing from it.
+
+    Args:
+        decomposition: fitted.
+        stream: activations at the sites it reads and writes, preferably ones it was not fitted on.
+
+    Raises:
+        TooLittleData: the stream is empty.
+        NotFinite: an activation is NaN or infinite.
+    """
+    decodes = "decode" in decomposition.supports
+    sites = needed(decomposition, stream)
+    fired = torch.zeros(decomposition.n_components, dtype=torch.float64)
+    spread = {site: Spread() for site in decomposition.writes}
+    error = dict.fromkeys(decomposition.writes, 0.0)
+    n = 0
+    for block in finite_blocks(stream, sites):
+        n += len(block[sites[0]])
+        codes = decomposition.encode(block)
+        fired += codes.firing().cpu()
+        if not decodes:
+            continue
+        for site, made in decomposition.reconstruct(block, codes).items():
+            y = block[site].to("cpu", torch.float64)
+            error[site] += float((y - made.to(y)).square().sum())
+            spread[site].add(y)
+    if not n:
+        raise TooLittleData(f"no positions to measure {decomposition.name} on", "at least one")
+    fvu = {s: error[s] / spread[s].total if spread[s].total > 0 else None for s in error} if decodes else {}
+    return Quality(decomposition.name, n, float(fired.sum()) / n, fvu, fired / n)
+
+
+class Spread:
+    """Sum of squared distances from the mean, over rows that come in blocks.
+
+    Blocks are combined about their own means (Chan, Golub & LeVeque 1983), so that a large mean costs no
+    digits.
+    """
+
+    def __init__(self) -> None:
+        self.n, self.total = 0, 0.0
+        self._mean: Tensor | None = None
+
+    def add(self, rows: Float[Tensor, "n width"]) -> None:
+        """Take more rows (float64) into account."""
+        if not len(rows):
+            return
+        mean = rows.mean(dim=0)
+        before = mean if self._mean is None else self._mean
+        n = self.n + len(rows)
+        shift = mean - before
+        self.total += float((rows - mean).square().sum() + shift.square().sum() * (self.n * len(rows) / n))
+        self._mean, self.n = before + shift * (len(rows) / n), n
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """How well a decomposition's directions match known ones.
+
+    Attributes:
+        features_to_latents: mean over features of the largest cosine with any component: was everything
+            found?
+        latents_to_features: mean over components of the largest cosine with any feature: is everything
+            that was found real?
+        matched: mean cosine of the best one-to-one matching (Hungarian), over the smaller side.
+        match: the component matched to each feature, -1 for none.
+        cosines: of each feature with its match, 0 for none.
+    """
+
+    features_to_latents: float
+    latents_to_features: float
+    matched: float
+    match: Int[Tensor, " features"]
+    cosines: Float[Tensor, " features"]
+
+
+def recovery(
+    directions: Float[Tensor, "components width"],
+    features: Float[Tensor, "features _"],
+    signed: bool = False,
+) -> Recovery:
+    """Compare directions that were found with those that are there.
+
+    Mean max cosine in both directions, since either alone can be had cheaply: many components find every
+    feature, and one good component is always real.
+
+    Args:
+        directions: what was found; a row of zeros has cosine 0 with everything.
+        features: what is there.
+        signed: whether a direction and its opposite count as the same, as they must for methods whose
+            signs are arbitrary.
+
+    Raises:
+        ShapeMismatch: their widths differ.
+        BadInput: there are none.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    if directions.shape[1] != features.shape[1]:
+        raise ShapeMismatch(
+            f"directions of width {directions.shape[1]}", f"{features.shape[1]}, as the features have"
+        )
+    if not len(directions) or not len(features):
+        raise BadInput(f"{len(directions)} directions and {len(features)} features", "at least one of each")
+    cosines = _unit(features) @ _unit(directions).T
+    if signed:
+        cosines = cosines.abs()
+    at_feature, at_latent = (
+        torch.from_numpy(i) for i in linear_sum_assignment(cosines.numpy(), maximize=True)
+    )
+    match = torch.full((len(features),), -1, dtype=torch.long)
+    match[at_feature] = at_latent
+    found = torch.zeros(len(features), dtype=torch.float64)
+    found[at_feature] = cosines[at_feature, at_latent]
+    return Recovery(
+        features_to_latents=float(cosines.max(dim=1).values.mean()),
+        latents_to_features=float(cosines.max(dim=0).values.mean()),
+        matched=float(cosines[at_feature, at_latent].mean()),
+        match=match,
+        cosines=found,
+    )
+
+
+def _unit(rows: Tensor) -> Tensor:
+    x = rows.detach().to("cpu", torch.float64)
+    norms = x.norm(dim=1, keepdim=True)
+    return x / torch.where(norms > 0, norms, 1.0)

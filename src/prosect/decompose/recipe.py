@@ -1,0 +1,67 @@
+"""How a dictionary is trained: every choice that changes the result, with its default and its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from prosect.core.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The choices of training. None stands for a value that depends on the size of the work.
+
+    Attributes:
+        batch: positions in a training step.
+        rate: Adam's learning rate at its height; None for 2e-4 / sqrt(latents / 16384), the scaling of
+            Gao et al. 2024, "Scaling and evaluating sparse autoencoders", section 3.
+        warmup: share of the steps over which the rate rises from 0.
+        decay: share of the steps, the last ones, over which it falls to 0.
+        aux: weight of the auxiliary loss, by which dead latents learn from what is not yet explained
+            (Gao et al. 2024, appendix A.2).
+        aux_latents: dead latents that take part for each position; None for half the written width.
+        dead_after: positions without firing after which a latent counts as dead; None for 10 million or a
+            tenth of the training, whichever is less.
+        start: around which point activations are centred.
+        start_rows: positions that this point and the scale are estimated from.
+    """
+
+    batch: int = 2048
+    rate: float | None = None
+    warmup: float = 0.05
+    decay: float = 0.2
+    aux: float = 1 / 32
+    aux_latents: int | None = None
+    dead_after: int | None = None
+    start: Literal["geometric median", "mean"] = "geometric median"
+    start_rows: int = 16384
+
+    def __post_init__(self) -> None:
+        positive: dict[str, float] = {"batch": self.batch, "start_rows": self.start_rows}
+        optional = {"rate": self.rate, "aux_latents": self.aux_latents, "dead_after": self.dead_after}
+        positive |= {name: value for name, value in optional.items() if value is not None}
+        for name, value in positive.items():
+            if not value > 0:
+                raise BadInput(f"{name} = {value}", "a number above 0")
+        if not self.aux >= 0:
+            raise BadInput(f"aux = {self.aux}", "a number of at least 0")
+        if not (0 <= self.warmup <= 1 and 0 <= self.decay <= 1 and self.warmup + self.decay <= 1):
+            raise BadInput(
+                f"warmup {self.warmup} and decay {self.decay}", "shares of the steps that sum to at most 1"
+            )
+        if self.start not in ("geometric median", "mean"):
+            raise BadInput(f"start = {self.start!r}", "'geometric median' or 'mean'")
+
+    def rate_for(self, latents: int) -> float:
+        """The learning rate at its height."""
+        return float(2e-4 / (latents / 2**14) ** 0.5) if self.rate is None else self.rate
+
+    def schedule(self, step: int, steps: int) -> float:
+        """The share of the full rate at a step, counted from 0, of ``steps``."""
+        rise = (step + 1) / (self.warmup * steps) if self.warmup else 1.0
+        fall = (steps - step) / (self.decay * steps) if self.decay else 1.0
+        return min(1.0, rise, fall)
+
+
+DEFAULT = Recipe()

@@ -1,0 +1,122 @@
+"""Sparse products against dense ones and autograd, and what they may not allocate."""
+
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from prosect.core.seeds import Seed
+from prosect.decompose.dictionary import Dictionary
+from prosect.decompose.kernels import Picks, decode, picked
+from prosect.decompose.recipe import Recipe
+from prosect.decompose.sparsity import GROUP, TopK, largest
+from prosect.decompose.streams import ArrayStream
+from prosect.decompose.trainer import Trainer
+
+
+def problem(n, width, k, d, seed=0):
+    generator = Seed(seed).child("test").torch()
+    indices = torch.rand(n, width, generator=generator).argsort(dim=1)[:, :k]
+    values = torch.randn(n, k, generator=generator, dtype=torch.float64)
+    values = values * (torch.rand(n, k, generator=generator) < 0.8)
+    table = torch.randn(width, d, generator=generator, dtype=torch.float64)
+    x = torch.randn(n, d, generator=generator, dtype=torch.float64)
+    return indices, values, table, x
+
+
+SIZES = st.tuples(st.integers(1, 20), st.integers(1, 12), st.integers(1, 12), st.integers(1, 6))
+
+
+@given(sizes=SIZES, seed=st.integers(0, 1000))
+@settings(max_examples=60, deadline=None)
+def test_decoding_and_its_gradients_are_the_dense_ones(sizes, seed):
+    n, width, k, d = sizes
+    indices, values, table, x = problem(n, width, min(k, width), d, seed)
+    results = []
+    for sparse in (True, False):
+        v, t = values.clone().requires_grad_(), table.clone().requires_grad_()
+        if sparse:
+            made = decode(Picks(indices, width), v, t)
+        else:
+            made = torch.zeros(n, width, dtype=torch.float64).scatter_add(1, indices, v) @ t
+        (made * x).sum().backward()
+        results.append((made.detach(), v.grad, t.grad))
+    for sparse, dense in zip(*results, strict=True):
+        assert torch.allclose(sparse, dense, atol=1e-12)
+
+
+@given(sizes=SIZES, seed=st.integers(0, 1000))
+@settings(max_examples=60, deadline=None)
+def test_picked_pre_activations_have_the_dense_gradients(sizes, seed):
+    n, width, k, d = sizes
+    indices, values, encoder, x = problem(n, width, min(k, width), d, seed)
+    bias = encoder[:, 0].clone()
+    results = []
+    for sparse in (True, False):
+        e, b = encoder.clone().requires_grad_(), bias.clone().requires_grad_()
+        pre = x @ e.T + b
+        found = picked(Picks(indices, width), pre.detach(), e, b, x) if sparse else pre.gather(1, indices)
+        (found * values).sum().backward()
+        results.append((found.detach(), e.grad, b.grad))
+    for sparse, dense in zip(*results, strict=True):
+        assert torch.allclose(sparse, dense, atol=1e-12)
+
+
+def test_latents_that_nothing_picked_get_no_gradient():
+    table = torch.ones(5, 2, requires_grad=True)
+    values = torch.ones(3, 1, requires_grad=True)
+    decode(Picks(torch.tensor([[1], [3], [1]]), 5), values, table).sum().backward()
+    assert table.grad.tolist() == [[0, 0], [2, 2], [0, 0], [1, 1], [0, 0]]
+    assert values.grad.tolist() == [[2]] * 3
+
+
+@given(
+    n=st.integers(0, 9),
+    latents=st.integers(1, 130),
+    k=st.integers(1, 12),
+    values=st.integers(1, 400),
+    seed=st.integers(0, 999),
+)
+@example(n=3, latents=16 * GROUP, k=8, values=5, seed=0)
+@settings(max_examples=200, deadline=None)
+def test_the_largest_entries_are_those_of_topk(n, latents, k, values, seed):
+    """Few distinct values make ties, of which any may be taken."""
+    k = min(k, latents)
+    pre = torch.randint(values, (n, latents), generator=Seed(seed).torch()).float()
+    found = largest(pre, k)
+    assert found.shape == (n, k)
+    assert all(len(set(row)) == k for row in found.tolist())
+    expected = pre.topk(k, dim=1).values
+    assert torch.equal(pre.gather(1, found).sort(dim=1, descending=True).values, expected)
+
+
+class Sizes(TorchDispatchMode):
+    """Records the largest tensor that any operation gives."""
+
+    def __init__(self):
+        super().__init__()
+        self.largest = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        for item in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(item, torch.Tensor):
+                self.largest = max(self.largest, item.numel())
+        return out
+
+
+@pytest.mark.parametrize("dead", [False, True])
+def test_no_tensor_of_positions_times_latents_times_width_is_made(dead):
+    n, width, latents, k = 64, 40, 50, 20
+    x = torch.randn(n, width, generator=Seed(0).torch())
+    recipe = Recipe(batch=n, dead_after=1 if dead else None, aux_latents=20)
+    trainer = Trainer(Dictionary("x", latents, TopK(k), recipe=recipe), {"x": width}, 10)
+    trainer.start(ArrayStream({"x": x}))
+    trainer.advance({"x": x})  # allocates the optimiser's moments
+    if dead:
+        trainer.idle[:30] = 10**6
+    with Sizes() as sizes:
+        trainer.advance({"x": x})
+    assert n * latents <= sizes.largest <= max(n * latents, n * width, latents * width)
+    assert sizes.largest < n * k * width / 10
