@@ -15,6 +15,7 @@ random block of tokens repeated; the model card says how large it was.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import time
@@ -67,7 +68,10 @@ def prepare(work: Path) -> None:
     documents = [*library.documents, *_read(root, tests)[0]]
     is_library = np.arange(len(documents)) < len(library)
     labels = clusters([d.text for d in documents])
-    chance = {c: int(digest(["held out", c_digest])[:8], 16) / 16**8 for c, c_digest in _keys(documents, labels).items()}
+    chance = {
+        c: int(digest(["held out", c_digest])[:8], 16) / 16**8
+        for c, c_digest in _keys(documents, labels).items()
+    }
     mixed = {c for c in set(labels.tolist()) if is_library[labels == c].any()}
     held = {c for c in mixed if chance[c] < HELD_OUT}
     watched = {c for c in set(labels.tolist()) - held if chance[c] > 1 - WATCHED}
@@ -75,8 +79,12 @@ def prepare(work: Path) -> None:
         np.isin(labels, list(held)), "held", np.where(np.isin(labels, list(watched)), "watched", "train")
     )
     seen = [d for d, g in zip(documents, group, strict=True) if g != "held"]
-    text = {g: [d.text for d, k in zip(documents, group, strict=True) if k == g] for g in ("train", "watched")}
-    text["held"] = [d.text for d, k, lib in zip(documents, group, is_library, strict=True) if k == "held" and lib]
+    text = {
+        g: [d.text for d, k in zip(documents, group, strict=True) if k == g] for g in ("train", "watched")
+    }
+    text["held"] = [
+        d.text for d, k, lib in zip(documents, group, is_library, strict=True) if k == "held" and lib
+    ]
 
     tokenizer = Tokenizer(models.BPE(byte_fallback=False))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -127,13 +135,13 @@ def windows(tokens: torch.Tensor, rows: int, draw: torch.Generator, repeats: flo
     return torch.cat([torch.zeros(rows, 1, dtype=torch.long), x], dim=1)
 
 
-def mean_loss(model: torch.nn.Module, tokens: np.ndarray, starts: np.ndarray, device: str) -> tuple[float, int]:
-    """Mean loss (nats a token) over documents in windows of the context, each with the beginning token."""
-    total = count = 0.0
+def losses(model: torch.nn.Module, tokens: np.ndarray, starts: np.ndarray, device: str) -> np.ndarray:
+    """Tokens and summed loss (nats) of each document, in windows that start with the beginning token."""
+    sums = np.zeros((len(starts) - 1, 2))
     pending: list[torch.Tensor] = []
+    whose: list[int] = []
 
     def flush() -> None:
-        nonlocal total, count
         if not pending:
             return
         width = max(map(len, pending))
@@ -144,35 +152,51 @@ def mean_loss(model: torch.nn.Module, tokens: np.ndarray, starts: np.ndarray, de
             logits = model(input_ids=x.to(device)).logits.float()
         y = x[:, 1:].to(device)
         loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), y.flatten(), reduction="none")
-        real = (y != 1).flatten()
-        total += float(loss[real].double().sum())
-        count += int(real.sum())
+        real = (y != 1).double()
+        total = (loss.reshape(y.shape).double() * real).sum(dim=1)
+        np.add.at(sums, np.array(whose), torch.stack([real.sum(dim=1), total], dim=1).cpu().numpy())
         pending.clear()
+        whose.clear()
 
-    for a, b in zip(starts[:-1], starts[1:], strict=True):
+    for n, (a, b) in enumerate(itertools.pairwise(starts)):
         document = torch.from_numpy(tokens[a:b].astype(np.int64))
         for at in range(0, len(document), CONTEXT - 1):
             pending.append(torch.cat([torch.zeros(1, dtype=torch.long), document[at : at + CONTEXT - 1]]))
+            whose.append(n)
             if len(pending) == 32:
                 flush()
     flush()
-    return total / max(count, 1), int(count)
+    return sums
 
 
-def repeat_gain(model: torch.nn.Module, device: str, length: int = 64, rows: int = 256) -> tuple[float, float]:
-    """Loss on the first and the second copy of a random block."""
+def repeats(model: torch.nn.Module, device: str, length: int = 64, rows: int = 256) -> np.ndarray:
+    """Mean loss on the first and the second copy of a random block, for each row."""
     draw = torch.Generator().manual_seed(SEED + 1)
     block = torch.randint(2, VOCABULARY, (rows, length), generator=draw)
     x = torch.cat([torch.zeros(rows, 1, dtype=torch.long), block, block], dim=1).to(device)
     with torch.no_grad():
         logp = model(input_ids=x).logits.float().log_softmax(-1)
     loss = -logp[:, :-1].gather(-1, x[:, 1:, None])[..., 0]
-    return float(loss[:, :length].mean()), float(loss[:, length + 1 :].mean())
+    return torch.stack([loss[:, :length].mean(dim=1), loss[:, length + 1 :].mean(dim=1)], dim=1).cpu().numpy()
 
 
-def train(work: Path, *, steps: int, rows: int, rate: float, repeats: float, decay: float, name: str) -> None:
-    """AdamW with warm-up and cosine decay; keeps the checkpoint with the lowest watched loss."""
-    from safetensors.torch import save_file
+def train(
+    work: Path,
+    *,
+    steps: int,
+    rows: int,
+    rate: float,
+    repeats: float,
+    decay: float,
+    name: str,
+    resume: int = 0,
+) -> None:
+    """AdamW with warm-up and cosine decay; keeps the checkpoint with the lowest watched loss.
+
+    ``resume`` > 0 goes on from that checkpoint at that step of the schedule, with fresh optimiser moments and a
+    warm-up of their own; the record says so.
+    """
+    from safetensors.torch import load_file, save_file
     from transformers import LlamaConfig, LlamaForCausalLM
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -180,6 +204,10 @@ def train(work: Path, *, steps: int, rows: int, rate: float, repeats: float, dec
     tokens = torch.from_numpy(data["train"].astype(np.int64))
     torch.manual_seed(SEED)  # initialisation inside transformers reads the global generator
     model = LlamaForCausalLM(LlamaConfig(**CONFIG)).to(device)
+    if resume:
+        kept = load_file(work / f"{name}.safetensors")
+        lacking = model.load_state_dict({n: p.float() for n, p in kept.items()}, strict=False).missing_keys
+        assert lacking == ["lm_head.weight"], lacking
     if device == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = True
     plain = [p for n, p in model.named_parameters() if p.ndim < 2]
@@ -187,11 +215,11 @@ def train(work: Path, *, steps: int, rows: int, rate: float, repeats: float, dec
     groups = [{"params": heavy, "weight_decay": decay}, {"params": plain, "weight_decay": 0.0}]
     optimiser = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), fused=True)
     run = torch.compile(model) if device == "cuda" else model
-    draw = torch.Generator().manual_seed(SEED)
+    draw = torch.Generator().manual_seed(SEED + resume)
     best, log, started = math.inf, [], time.time()
     some = data["watched_starts"][data["watched_starts"] <= WATCHED_TOKENS]
-    for step in range(steps):
-        warm = min(1.0, (step + 1) / 200)
+    for step in range(resume, steps):
+        warm = min(1.0, (step + 1 - resume) / 200)
         for group in optimiser.param_groups:
             group["lr"] = rate * warm * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / steps)))
         x = windows(tokens, rows, draw, repeats).to(device)
@@ -204,10 +232,17 @@ def train(work: Path, *, steps: int, rows: int, rate: float, repeats: float, dec
         optimiser.step()
         if (step + 1) % 500 == 0 or step + 1 == steps:
             model.eval()
-            watched, _ = mean_loss(model, data["watched"], some, device)
-            first, second = repeat_gain(model, device)
+            counted = losses(model, data["watched"], some, device).sum(axis=0)
+            watched = float(counted[1] / counted[0])
+            first, second = repeats(model, device).mean(axis=0).tolist()
             model.train()
-            entry = [step + 1, round(float(loss.detach()), 4), round(watched, 4), round(first, 3), round(second, 3)]
+            entry = [
+                step + 1,
+                round(float(loss.detach()), 4),
+                round(watched, 4),
+                round(first, 3),
+                round(second, 3),
+            ]
             log.append(entry)
             print(*entry, f"{time.time() - started:.0f} s", flush=True)
             if watched < best:
@@ -215,14 +250,28 @@ def train(work: Path, *, steps: int, rows: int, rate: float, repeats: float, dec
                 keep = {n: p.detach().half().cpu().contiguous() for n, p in model.state_dict().items()}
                 keep.pop("lm_head.weight", None)  # tied to the embedding
                 save_file(keep, work / f"{name}.safetensors", metadata={"format": "pt"})
-    recipe = {"steps": steps, "rows": rows, "rate": rate, "repeats": repeats, "decay": decay, "seed": SEED}
-    recipe |= {"device": torch.cuda.get_device_name() if device == "cuda" else "cpu", "torch": torch.__version__}
+    recipe = {
+        "steps": steps,
+        "rows": rows,
+        "rate": rate,
+        "repeats": repeats,
+        "decay": decay,
+        "seed": SEED,
+        "resumed at": resume,
+    }
+    recipe |= {
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        "torch": torch.__version__,
+    }
     recipe |= {"log": log, "columns": ["step", "loss", "watched loss", "first copy", "second copy"]}
     (work / f"{name}.json").write_text(json.dumps(recipe, indent=1) + "\n")
 
 
-def baselines(work: Path) -> dict[str, float]:
-    """Held-out loss of a unigram and of an interpolated bigram table, in nats a token."""
+def baselines(work: Path) -> dict[str, np.ndarray]:
+    """Tokens and summed loss of each held-out document under a unigram and an interpolated bigram table.
+
+    The strength with which the bigram table leans on the unigram one is chosen on the watched documents.
+    """
     data = np.load(work / "tokens.npz")
     train_tokens = data["train"].astype(np.int64)
     unigram = np.bincount(train_tokens, minlength=VOCABULARY) + 1.0
@@ -231,25 +280,20 @@ def baselines(work: Path) -> dict[str, float]:
     np.add.at(pairs, (train_tokens[:-1], train_tokens[1:]), 1.0)
     seen = pairs.sum(axis=1, keepdims=True)
 
-    def bigram_loss(tokens: np.ndarray, starts: np.ndarray, strength: float) -> float:
-        total, count = 0.0, 0
-        for a, b in zip(starts[:-1], starts[1:], strict=True):
-            x = tokens[a:b].astype(np.int64)
-            if not len(x):
-                continue
+    def table(part: str, strength: float) -> np.ndarray:
+        sums = []
+        for a, b in itertools.pairwise(data[f"{part}_starts"]):
+            x = data[part][a:b].astype(np.int64)
             p = (pairs[x[:-1], x[1:]] + strength * unigram[x[1:]]) / (seen[x[:-1], 0] + strength)
-            total -= np.log(p).sum() + np.log(unigram[x[0]])
-            count += len(x)
+            sums.append([len(x), -np.log(p).sum() - np.log(unigram[x[:1]]).sum()])
+        return np.array(sums, dtype=float)
+
+    def loss(strength: float) -> float:
+        count, total = table("watched", strength).sum(axis=0)
         return float(total / count)
 
-    strengths = [1.0, 3.0, 10.0, 30.0, 100.0]
-    strength = min(strengths, key=lambda s: bigram_loss(data["watched"], data["watched_starts"], s))
-    held, starts = data["held"].astype(np.int64), data["held_starts"]
-    return {
-        "unigram": float(-np.log(unigram[held]).mean()),
-        "bigram": bigram_loss(data["held"], starts, strength),
-        "bigram strength": strength,
-    }
+    strength = min((1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0), key=loss)
+    return {"unigram": table("held", 1e12), "bigram": table("held", strength)}
 
 
 def finish(work: Path, out: Path, name: str) -> None:
@@ -276,25 +320,45 @@ def finish(work: Path, out: Path, name: str) -> None:
     save_file({"shingles": np.load(work / "sketch.npy")}, out / "training_sketch.safetensors")
     model = LlamaForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
     data = np.load(work / "tokens.npz")
-    loss, count = mean_loss(model, data["held"], data["held_starts"], "cpu")
-    first, second = repeat_gain(model, "cpu")
-    figures = {"held-out loss": loss, "held-out tokens": count, "first copy": first, "second copy": second}
-    figures |= baselines(work)
+    found = {"held-out loss": losses(model, data["held"], data["held_starts"], "cpu"), **baselines(work)}
+    copies = repeats(model, "cpu")
+    one = np.ones(len(copies))
+    found |= {
+        name: np.stack([one, copies[:, i]], axis=1) for i, name in enumerate(("first copy", "second copy"))
+    }
+    found["second copy minus first"] = np.stack([one, copies[:, 1] - copies[:, 0]], axis=1)
+    figures = {name: _measured(sums) for name, sums in found.items()}
+    figures["held-out tokens"] = len(data["held"])
     recipe = json.loads((work / f"{name}.json").read_text())
     recipe |= {"training tokens": len(data["train"]), "watched tokens": len(data["watched"])}
-    recipe |= {"training files": len(json.loads((work / "training_files.json").read_text())), "figures": figures}
+    recipe |= {
+        "training files": len(json.loads((work / "training_files.json").read_text())),
+        "figures": figures,
+    }
     (out / "training.json").write_text(json.dumps(recipe, indent=1) + "\n")
     print(json.dumps(figures, indent=1))
 
 
+def _measured(sums: np.ndarray) -> list[float | None]:
+    """Estimate and ends of its 95 % interval; documents or rows are the units."""
+    from prosect.core.intervals import Mean, Resamples
+    from prosect.core.seeds import Seed
+
+    got = Resamples(len(sums), 1999, Seed(SEED)).measure([sums], Mean()).measured
+    return [None if v is None else round(v, 4) for v in (got.estimate, got.low, got.high)]
+
+
 def main() -> None:
     """Parse and run one step."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("step", choices=["prepare", "train", "finish"])
     parser.add_argument("work", type=Path)
     parser.add_argument("out", type=Path, nargs="?")
     parser.add_argument("--name", default="pylm")
     parser.add_argument("--steps", type=int, default=7500)
+    parser.add_argument("--resume", type=int, default=0)
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--decay", type=float, default=0.1)
@@ -303,7 +367,16 @@ def main() -> None:
     if a.step == "prepare":
         prepare(a.work)
     elif a.step == "train":
-        train(a.work, steps=a.steps, rows=a.rows, rate=a.rate, repeats=a.repeats, decay=a.decay, name=a.name)
+        train(
+            a.work,
+            steps=a.steps,
+            rows=a.rows,
+            rate=a.rate,
+            repeats=a.repeats,
+            decay=a.decay,
+            name=a.name,
+            resume=a.resume,
+        )
     elif a.out is None:
         parser.error("finish needs OUT")
     else:
