@@ -1,0 +1,117 @@
+"""Heads: where they look and whether they matter, on a network whose every head is known."""
+
+import pytest
+
+from prosect.core.errors import BadInput
+from prosect.core.records import Rival
+from prosect.core.seeds import Seed
+from prosect.validate.attend import OFFSETS, OTHER_HEADS, SHUFFLED, UNIFORM
+from prosect.validate.session import open_fold
+from subjects import claim, control, head, heads_of, induction_subject, plan, role
+
+
+@pytest.fixture(scope="module")
+def network():
+    return induction_subject()
+
+
+def attends(subject, truth, where, name, offsets=None, **given):
+    others = [head(*h) for h in [(0, i) for i in range(4)] + [(1, i) for i in range(4)] if h != where]
+    rivals = [control(OTHER_HEADS, components=others), control(SHUFFLED), control(UNIFORM)]
+    tests = [plan(kind="attend", rivals=rivals, unit="cluster")]
+    return claim(subject, head(*where), cause=role(name, **given), tests=tests)
+
+
+def matters(subject, where, name):
+    others = [head(*h) for h in [(0, i) for i in range(4)] + [(1, i) for i in range(4)] if h != where]
+    tests = [
+        plan(kind="head-matters", rivals=[control(OTHER_HEADS, 0.01, components=others)], unit="cluster")
+    ]
+    return claim(subject, head(*where), effect=role(name), tests=tests)
+
+
+def test_every_head_looks_where_the_truth_says(network):
+    subject, truth = network
+    claims, names = [], []
+    for name in ("previous", "induction", "first"):
+        for where in heads_of(truth, name):
+            claims.append(attends(subject, truth, where, name))
+            names.append(name)
+    assert {"previous", "induction", "first"} <= set(names)
+    for name, e in zip(names, open_fold(claims, subject, "validate.0", Seed(0)).evidence, strict=True):
+        assert e.measured.estimate > 0.98
+        by = {c.rival: c for c in e.comparisons}
+        assert by[UNIFORM].p < 0.01
+        if name == "induction":
+            assert by[SHUFFLED].difference.estimate > 0.5
+        else:  # these roles do not depend on the text
+            assert by[SHUFFLED].difference.estimate == pytest.approx(0.0, abs=1e-6)
+
+
+def test_only_the_two_heads_of_the_circuit_matter(network):
+    subject, truth = network
+    where = {h: n for n in ("previous", "induction") for h in heads_of(truth, n)}
+    claims = [matters(subject, h, n) for h, n in where.items()]
+    found = open_fold(claims, subject, "validate.0", Seed(0)).evidence
+    rise = dict(zip(where, found, strict=True))
+    real = {
+        (int(v.site.split(".")[1]), int(v.site.split(".")[2][1:]))
+        for v in truth.variables
+        if v.effect and v.effect["matters"]
+    }
+    assert len(real) == 2
+    assert len(where) == 4  # each with a decoy that looks at the same place
+    for h, e in rise.items():
+        if h in real:
+            assert e.measured.estimate > 0.5
+            assert e.p < 0.01
+        else:
+            assert abs(e.measured.estimate) < 1e-3
+            assert e.p == 1.0
+
+
+def test_the_statistical_null_breaks_both_sides():
+    subject, truth = induction_subject(null="statistical")
+    (where, *_) = heads_of(truth, "induction")
+    claims = [attends(subject, truth, where, "induction")]
+    claims += [matters(subject, h, "induction") for h in heads_of(truth, "induction")]
+    found = open_fold(claims, subject, "validate.0", Seed(0)).evidence
+    assert found[0].measured.estimate < 0.5
+    assert found[0].p > 0.05
+    assert all(e.p > 0.001 for e in found[1:])
+
+
+def test_an_offset_table_accounts_for_an_offset_head(network):
+    from prosect.describe.role_explainer import RoleExplainer
+
+    subject, truth = network
+    (where,) = heads_of(truth, "offset")[:1]
+    explainer = RoleExplainer(4)
+    for batch in subject.batches("explore"):
+        explainer.update(batch, subject.model.run(batch, capture=(f"probs.{where[0]}",))[f"probs.{where[0]}"])
+    table = explainer.offset_table(where[1]).executable(subject.shelf)
+    v = next(v for v in truth.variables if v.site == f"z.{where[0]}.h{where[1]}")
+    rivals = [Rival(name=OFFSETS, role="baseline", margin=0.1, descriptions=(table,))]
+    c = claim(
+        subject,
+        head(*where),
+        cause=role("offset", offset=v.parameters["offset"]),
+        tests=[plan(kind="attend", rivals=rivals, unit="cluster")],
+    )
+    e = open_fold([c], subject, "validate.0", Seed(0)).evidence[0]
+    assert e.measured.estimate > 0.95
+    assert e.comparisons[0].difference.estimate < 0.1  # distance alone says as much
+    assert e.p == 1.0
+
+
+def test_what_is_no_head_is_refused(network):
+    subject, _ = network
+    c = claim(subject, head(0, 0), cause=role("previous"), tests=[plan(kind="attend", unit="cluster")])
+    other = c.model_copy(
+        update={"component": c.component.model_copy(update={"reads": ("hidden",), "writes": ()})}
+    )
+    with pytest.raises(BadInput, match=r"z\.1\.h0"):
+        open_fold([other], subject, "validate.0", Seed(0))
+    wrong = plan(kind="attend", unit="cluster", rivals=[control("no such rival")])
+    with pytest.raises(BadInput, match="no such rival"):
+        open_fold([c.model_copy(update={"tests": (wrong,)})], subject, "validate.0", Seed(0))
