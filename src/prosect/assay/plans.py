@@ -1,0 +1,264 @@
+"""The test plans that claims are registered with, and the rivals each must beat.
+
+Margins come from the spec. The number of resamples is raised at registration to what the corrected
+threshold needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from prosect.assay.spec import Spec
+from prosect.core.records import Component, Executable, Rival, TestPlan
+from prosect.core.seeds import Seed
+from prosect.validate import attend, changes, matters, predict, raises, replace
+
+DRAWS = 999
+"""A lower bound; registration raises it."""
+
+Fitted = tuple[Component, Executable]
+"""A control component with the description that the same explainer found for it."""
+
+
+def _plan(spec: Spec, fold: str, unit: str, **given: Any) -> TestPlan:
+    return TestPlan(
+        unit=unit,
+        units_min=spec.validate_.units_min,
+        draws=DRAWS,
+        fold=fold,
+        seed=Seed(spec.seed).child("test", given["name"]).integer,
+        **given,
+    )
+
+
+def predicts(
+    spec: Spec,
+    fold: str,
+    unit: str,
+    *,
+    controls: Sequence[Fitted],
+    shuffled: Executable,
+    baselines: Sequence[tuple[str, bool, Executable]],
+    untrained: Sequence[Fitted] = (),
+    firing: bool = True,
+) -> TestPlan:
+    """A cause: predicted against measured activation.
+
+    Args:
+        spec: the run's.
+        fold: to be opened.
+        unit: what is resampled: ``cluster`` or ``input``.
+        controls: random directions at a matched firing rate.
+        shuffled: the description of this component's activations shuffled over documents.
+        baselines: (name, whether the claim must beat it, table).
+        untrained: components of untrained networks; shown, since a claim may be true of them too.
+        firing: whether to ask for units in which the component is active.
+    """
+    margin = spec.validate_.margin
+    rivals = [
+        _fitted("random-direction", controls, margin),
+        Rival(name="shuffled-labels", role="control", margin=margin, descriptions=(shuffled,)),
+        *(
+            Rival(
+                name=name,
+                role="baseline",
+                decides=decides,
+                margin=spec.validate_.margin_table if decides else 0.0,
+                descriptions=(table,),
+            )
+            for name, decides, table in baselines
+        ),
+    ]
+    if untrained:
+        rivals.append(_fitted("untrained-networks", untrained, 0.0, decides=False))
+    return _plan(
+        spec,
+        fold,
+        unit,
+        name="predicts",
+        kind=predict.KIND,
+        level=1,
+        metric=predict.METRIC,
+        rivals=tuple(r for r in rivals if r.descriptions),
+        firing_min=spec.validate_.firing_min if firing else 0,
+    )
+
+
+def _fitted(name: str, members: Sequence[Fitted], margin: float, *, decides: bool = True) -> Rival:
+    return Rival(
+        name=name,
+        role="control",
+        decides=decides,
+        margin=margin,
+        components=tuple(c for c, _ in members),
+        descriptions=tuple(e for _, e in members),
+    )
+
+
+def raises_outputs(
+    spec: Spec, fold: str, *, controls: Sequence[Fitted], others: Sequence[Executable], scale: float
+) -> TestPlan:
+    """An effect on named outputs.
+
+    Args:
+        spec: the run's.
+        fold: to be opened.
+        controls: random directions, each with the outputs found for it.
+        others: outputs claimed of other components: the labels, shuffled.
+        scale: size of the removal that effects are expressed for, in the site's units.
+    """
+    margin = spec.validate_.margin_effect
+    return _plan(
+        spec,
+        fold,
+        "cluster",
+        name="raises",
+        kind=raises.KIND,
+        level=1,
+        metric=raises.METRIC,
+        rivals=(
+            _fitted(raises.RANDOM, controls, margin),
+            Rival(name=raises.SHUFFLED, role="control", margin=margin, descriptions=tuple(others)),
+        ),
+        firing_min=spec.validate_.firing_min,
+        parameters={"scale": scale, "rows": spec.validate_.effect_rows},
+    )
+
+
+def attends(
+    spec: Spec,
+    fold: str,
+    *,
+    others: Sequence[Component],
+    offsets: Executable,
+    content: bool,
+) -> TestPlan:
+    """A head's attention.
+
+    Args:
+        spec: the run's.
+        fold: to be opened.
+        others: heads to compare with.
+        offsets: the head's own mean attention by distance.
+        content: whether the role depends on the text; such a role must beat distance and shuffled text,
+            a role by position must beat evenly spread attention.
+    """
+    margin = spec.validate_.margin_attention
+    return _plan(
+        spec,
+        fold,
+        "cluster",
+        name="attends",
+        kind=attend.KIND,
+        level=1,
+        metric=attend.METRIC,
+        rivals=(
+            Rival(name=attend.OTHER_HEADS, role="control", margin=margin, components=tuple(others)),
+            Rival(name=attend.SHUFFLED, role="control", margin=margin if content else 0.0, decides=content),
+            Rival(
+                name=attend.OFFSETS,
+                role="baseline",
+                margin=margin if content else 0.0,
+                decides=content,
+                descriptions=(offsets,),
+            ),
+            Rival(name=attend.UNIFORM, role="baseline", margin=margin),
+        ),
+        firing_min=spec.validate_.firing_min,
+    )
+
+
+def matters_where(spec: Spec, fold: str, *, others: Sequence[Component]) -> TestPlan:
+    """A head's effect on the predictions its role is about, against other heads."""
+    return _plan(
+        spec,
+        fold,
+        "cluster",
+        name="matters",
+        kind=matters.KIND,
+        level=1,
+        metric=matters.METRIC,
+        rivals=(
+            Rival(
+                name=attend.OTHER_HEADS,
+                role="control",
+                margin=spec.validate_.margin_loss,
+                components=tuple(others),
+            ),
+        ),
+        parameters={"rows": 1, "units": max(48, spec.validate_.effect_rows)},
+    )
+
+
+def matters_together(
+    spec: Spec, fold: str, *, heads: Sequence[tuple[int, int]], others: Sequence[Sequence[tuple[int, int]]]
+) -> TestPlan:
+    """The effect of several heads on repeated spans, against sets of as many others."""
+    return _plan(
+        spec,
+        fold,
+        "cluster",
+        name="matters",
+        kind=matters.KIND,
+        level=1,
+        metric="rise of the loss without the heads, on repeated spans (nats)",
+        rivals=(Rival(name=OTHER_SETS, role="control", margin=spec.validate_.margin_loss),),
+        parameters={
+            "rows": 1,
+            "repeated": True,
+            "heads": [list(h) for h in heads],
+            "others": [[list(h) for h in some] for some in others],
+        },
+    )
+
+
+OTHER_SETS = "other-sets-of-heads"
+
+
+def changes_outputs(spec: Spec, fold: str, *, others: Sequence[Executable]) -> TestPlan:
+    """A unit's effect on every output, against other units' descriptions."""
+    return _plan(
+        spec,
+        fold,
+        "input",
+        name="changes",
+        kind=changes.KIND,
+        level=1,
+        metric=changes.METRIC,
+        rivals=(
+            Rival(
+                name="other-units",
+                role="control",
+                margin=spec.validate_.margin_change,
+                descriptions=tuple(others),
+            ),
+        ),
+    )
+
+
+def replaces(spec: Spec, fold: str, unit: str, *, fit: Executable) -> TestPlan:
+    """Level 3: parts replaced by code.
+
+    Args:
+        spec: the run's.
+        fold: to be opened, together with the registered shift.
+        unit: ``input`` or ``cluster``.
+        fit: the same parts replaced by a simple fit with no more free parameters.
+    """
+    keep = spec.validate_.margin_replacement
+    return _plan(
+        spec,
+        fold,
+        unit,
+        name="replaces",
+        kind=replace.KIND,
+        level=3,
+        metric=replace.METRIC,
+        rivals=(
+            Rival(name=replace.ABLATED, role="control", margin=0.1),
+            Rival(name=replace.INTACT, role="baseline", margin=-keep),
+            Rival(name=replace.FIT, role="baseline", margin=-keep, descriptions=(fit,)),
+            Rival(name=replace.FIT_SHIFT, role="baseline", margin=0.0, descriptions=(fit,)),
+        ),
+    )

@@ -1,0 +1,1 @@
+"""Ways of examining a model: one kind of component each."""

@@ -1,0 +1,425 @@
+"""Neurons of a network that adds modulo p: frequency and phases, what they write, and the network rebuilt.
+
+Causes and effects are claimed for neurons drawn at random. A third claim replaces the whole hidden layer by
+its descriptions at once (level 3), because silencing one neuron of hundreds changes next to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from prosect.assay import plans
+from prosect.assay.spec import Spec
+from prosect.assay.study import Shown
+from prosect.core.exhibits import Exhibit, Figure, FigureTable, Grid, InputExample, Scatter, SiteCell
+from prosect.core.proportions import share
+from prosect.core.records import Component, Description, Executable, Hypothesis, TruthCheck
+from prosect.core.seeds import Seed
+from prosect.core.truth import Truth
+from prosect.core.verdicts import Verdict
+from prosect.data.batch import Batch
+from prosect.decompose.random import RandomDirections
+from prosect.decompose.streams import ArrayStream
+from prosect.decompose.units import Neurons
+from prosect.describe.examples import input_examples
+from prosect.describe.explained import Explained
+from prosect.describe.polynomial import Polynomial
+from prosect.describe.trigonometric import Trigonometric
+from prosect.describe.waves import TrigonometricExplainer, TrigonometricOutputExplainer
+from prosect.store.run import RunFolder
+from prosect.validate.changes import silence
+from prosect.validate.replace import COMPOSITE
+from prosect.validate.subject import STATISTICAL, Subject, partners
+from prosect.validate.truth import check
+
+SITE = "hidden"
+CONTROLS = 6
+CODE = "replacement@1"
+
+
+class Residues:
+    """The study of one network for addition modulo p.
+
+    Args:
+        spec: the run's.
+        run: where its steps are kept.
+        subject: the network and its pairs; its ``task`` is the sum.
+        p: modulus.
+        name: tells apart two networks of one run.
+        truth: of the organism, used only to check claims after they were tested.
+        scripted: claim a wrong frequency of the first neuron, on purpose.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        run: RunFolder,
+        subject: Subject,
+        p: int,
+        name: str,
+        truth: Truth | None = None,
+        scripted: bool = False,
+    ) -> None:
+        self.spec, self.run, self.subject, self.p = spec, run, subject, p
+        self.name, self.truth, self.scripted = name, truth, scripted
+        self.seed = Seed(spec.seed).child(name)
+        self.neurons = Neurons(SITE)
+        width = subject.model.sites.info(SITE).width or 1
+        self.neurons.fit(ArrayStream({SITE: torch.zeros(1, width)}))
+        subject.decompositions[self.neurons.name] = self.neurons
+
+    # -- explore ---------------------------------------------------------------------------------
+
+    def explore(self) -> None:
+        """Fit a formula to every neuron and to controls, on explored pairs only."""
+        tensors, self.seen = self.run.tensor_step(
+            f"{self.name}-waves", {"seed": self.seed.integer}, self._look
+        )
+        self.controls = RandomDirections.from_state(
+            {k: v for k, v in tensors.items() if k != "means"}, self.seen["controls"]["state"]
+        )
+        self.subject.decompositions[self.controls.name] = self.controls
+        self.subject.means[SITE] = tensors["means"].to(self.subject.model.device)
+
+    def _explored(self) -> tuple[np.ndarray, Float[np.ndarray, "n neurons"], np.ndarray, Tensor]:
+        """Pairs, activations, which are of the second set, and outputs."""
+        pairs, hidden, second, outputs = [], [], [], []
+        for part in ("explore.first", "explore.second"):
+            for batch in self.subject.batches(part):
+                trace = self.subject.model.run(batch, capture=(SITE,))
+                self.subject.spend(batch, "explore")
+                z = trace[SITE].cpu().double()
+                if self.subject.null == STATISTICAL:
+                    z = z[torch.from_numpy(partners(batch, self.subject.seed.child("null")))]
+                pairs.append(batch.tensors["pairs"].cpu().numpy())
+                hidden.append(z.numpy())
+                outputs.append(trace.output.cpu())
+                second += [part == "explore.second"] * len(batch)
+        return np.concatenate(pairs), np.concatenate(hidden), np.array(second), torch.cat(outputs)
+
+    def _look(self) -> tuple[dict[str, Tensor], Any]:
+        pairs, hidden, second, _ = self._explored()
+        explainer = TrigonometricExplainer(pairs, self.p, self.seed, second=second)
+        stream = ArrayStream({SITE: torch.from_numpy(hidden).float()})
+        controls = RandomDirections(SITE, (0.5,) * CONTROLS, self.seed.child("random")).fit(stream)
+        tensors, state = controls.state()
+        codes = controls.encode({SITE: torch.from_numpy(hidden).float()}).dense().double().numpy()
+        rng = self.seed.child("shuffle").numpy()
+        drawn = sorted(
+            self.seed.child("draw")
+            .numpy()
+            .permutation(hidden.shape[1])[: self.spec.describe.components]
+            .tolist()
+        )
+        fits = [explainer.explain(hidden[:, j]) for j in range(hidden.shape[1])]
+        about = {
+            "neurons": [_kept(fit) for fit in fits],
+            "shuffled": {
+                str(j): _kept(explainer.explain(hidden[rng.permutation(len(hidden)), j])) for j in drawn
+            },
+            "polynomials": [
+                Polynomial.fit(pairs, hidden[:, j]).executable().model_dump(mode="json")
+                for j in range(hidden.shape[1])
+            ],
+            "controls": {
+                "state": state,
+                "fits": [_kept(explainer.explain(codes[:, i])) for i in range(CONTROLS)],
+            },
+            "drawn": drawn,
+            "examples": {str(j): self._examples(pairs, hidden[:, j], second, j, fits[j]) for j in drawn},
+            "outputs": self._outputs(drawn, fits),
+        }
+        return {**tensors, "means": torch.from_numpy(hidden.mean(axis=0)).float()}, about
+
+    def _examples(self, pairs: np.ndarray, z: np.ndarray, second: np.ndarray, j: int, fit: Explained) -> Any:
+        formula = Trigonometric.read(fit.executable.parameters)
+        found = input_examples(
+            z,
+            lambda i: f"{pairs[i, 0]} + {pairs[i, 1]}",
+            second,
+            self.seed.child("examples", j),
+            formula.at(pairs),
+        )
+        return {"shown": [e.model_dump(mode="json") for e in found.shown], "population": found.population}
+
+    def _outputs(self, drawn: list[int], fits: Sequence[Explained]) -> dict[str, Any]:
+        """What silencing each drawn neuron does to the outputs, explained as a wave."""
+        from prosect.model import replace
+
+        makers: dict[int, TrigonometricOutputExplainer] = {}
+        for j in drawn:
+            cause = Trigonometric.read(fits[j].executable.parameters) if fits[j].found else None
+            makers[j] = TrigonometricOutputExplainer(self.p, cause)
+        for part in ("explore.first", "explore.second"):
+            for batch in self.subject.batches(part):
+                base = self.subject.model.run(batch, capture=(SITE,))
+                order = torch.arange(len(batch))
+                if self.subject.null == STATISTICAL:
+                    order = torch.from_numpy(partners(batch, self.subject.seed.child("null")))
+                for j in drawn:
+                    run = self.subject.model.run(batch, edits=[replace(SITE, silence(j))])
+                    self.subject.spend(batch, "explore")
+                    change = (run.output - base.output).cpu()[order]
+                    makers[j].update(base[SITE][:, j].cpu(), change, second=part == "explore.second")
+        return {str(j): _kept(makers[j].explain()) for j in drawn}
+
+    @cached_property
+    def drawn(self) -> list[int]:
+        """Neurons drawn at random."""
+        return list(self.seen["drawn"])
+
+    # -- claims ----------------------------------------------------------------------------------
+
+    def draft(self, round: int, fold: str, found: Mapping[str, Verdict]) -> list[Hypothesis]:
+        """Causes, effects and the replacement in round 1; afterwards what failed and explore can better."""
+        out: list[Hypothesis] = []
+        for place, j in enumerate(self.drawn):
+            component = self.neurons.component(j)
+            own, written = self.seen["neurons"][j], self.seen["outputs"][str(j)]
+            parent, draw = None, "random"
+            if round == 1 and self.scripted and place == 0:
+                wrong = self.seen["neurons"][self._other(j)]
+                own = {**wrong, "explored": {}}
+                draw = "scripted"
+            if round > 1:
+                last = _last(found, component.name, self.subject)
+                if last is None or last.overall not in ("refuted", "inconclusive"):
+                    continue
+                if last.hypothesis.description.cause == Description.model_validate(own["description"]).cause:
+                    continue  # explore has nothing better to say
+                parent, draw = last.hypothesis.id, "refined"
+            if own["found"]:
+                out.append(self._cause(component, own, j, draw, fold, parent))
+            if written["found"] and round == 1:
+                out.append(self._effect(component, written, j, fold))
+        if round == 1:
+            out.append(self._replacement(fold))
+        return out
+
+    def _other(self, j: int) -> int:
+        """Another neuron with another frequency: where a wrong claim comes from."""
+        mine = self.seen["neurons"][j]["description"]["cause"]["parameters"]["k"]
+        for i in self.drawn:
+            its = self.seen["neurons"][i]
+            if its["found"] and its["description"]["cause"]["parameters"]["k"] != mine:
+                return int(i)
+        return j
+
+    def _shared(self, component: Component, draw: str, parent: str | None) -> dict[str, Any]:
+        return {
+            "round": 1,
+            "component": component,
+            "draw": draw,
+            "scope": self.subject.scope,
+            "parent": parent,
+        }
+
+    def _cause(
+        self, component: Component, own: Any, j: int, draw: str, fold: str, parent: str | None
+    ) -> Hypothesis:
+        fits = self.seen["controls"]["fits"]
+        plan = plans.predicts(
+            self.spec,
+            fold,
+            "input",
+            controls=[
+                (self.controls.component(i), Executable.model_validate(f["description"]["cause"]))
+                for i, f in enumerate(fits)
+            ],
+            shuffled=Executable.model_validate(self.seen["shuffled"][str(j)]["description"]["cause"]),
+            baselines=[("polynomial", True, Executable.model_validate(self.seen["polynomials"][j]))],
+            firing=False,
+        )
+        return Hypothesis(
+            **self._shared(component, draw, parent),
+            side="cause",
+            description=Description.model_validate(own["description"]),
+            explainer=TrigonometricExplainer.method,
+            tests=(plan,),
+            explored=own["explored"],
+        )
+
+    def _effect(self, component: Component, written: Any, j: int, fold: str) -> Hypothesis:
+        others = [i for i in self.drawn if i != j and self.seen["outputs"][str(i)]["found"]]
+        picks = [others[k] for k in self.seed.child("others", j).numpy().permutation(len(others))[:4]]
+        plan = plans.changes_outputs(
+            self.spec,
+            fold,
+            others=[
+                Executable.model_validate(self.seen["outputs"][str(i)]["description"]["effect"])
+                for i in picks
+            ],
+        )
+        return Hypothesis(
+            **self._shared(component, "random", None),
+            side="effect",
+            description=Description.model_validate(written["description"]),
+            explainer=TrigonometricOutputExplainer.method,
+            tests=(plan,),
+            explored=written["explored"],
+        )
+
+    def _replacement(self, fold: str) -> Hypothesis:
+        described = self.seen["neurons"]
+        parts = [
+            {"site": SITE, "index": j, "code": n["description"]["cause"] if n["found"] else None}
+            for j, n in enumerate(described)
+        ]
+        simple = [
+            {"site": SITE, "index": j, "code": self.seen["polynomials"][j] if n["found"] else None}
+            for j, n in enumerate(described)
+        ]
+        count = sum(n["found"] for n in described)
+        plan = plans.replaces(
+            self.spec, fold, "input", fit=Executable(kind=COMPOSITE, parameters={"parts": simple})
+        )
+        return Hypothesis(
+            **self._shared(
+                Component(
+                    decomposition=f"layer@{SITE}", index=0, reads=(SITE,), writes=(SITE,), width=len(parts)
+                ),
+                "all",
+                None,
+            ),
+            side="cause",
+            description=Description(
+                words=f"the hidden layer is {count} waves of single frequencies; the other {len(parts) - count} "
+                "neurons may be held at their means",
+                cause=Executable(kind=COMPOSITE, parameters={"parts": parts}),
+                about={"described": count, "of": len(parts), "parameters of each": 5, "of the simple fit": 4},
+            ),
+            explainer=CODE,
+            tests=(plan,),
+        )
+
+    # -- truth and what is shown -------------------------------------------------------------------
+
+    def check(self, hypothesis: Hypothesis) -> TruthCheck | None:
+        """Against the organism's truth, where there is one."""
+        return None if self.truth is None else check(hypothesis, self.truth)
+
+    def show(self, found: Mapping[str, Verdict], scatters: Mapping[str, Scatter]) -> Shown:
+        """A card with two small images for each drawn neuron, and how many frequencies are right."""
+        everything = torch.cartesian_prod(torch.arange(self.p), torch.arange(self.p))
+
+        hidden = self._everywhere(everything)
+        exhibits = []
+        mine = [v for v in found.values() if v.hypothesis.scope == self.subject.scope]
+        for j in self.drawn:
+            component = self.neurons.component(j)
+            causes = [
+                v.hypothesis
+                for v in mine
+                if v.hypothesis.component == component and v.hypothesis.side == "cause"
+            ]
+            formula = Trigonometric.read(self.seen["neurons"][j]["description"]["cause"]["parameters"])
+            exhibits.append(
+                Exhibit(
+                    component=component,
+                    kind="neuron",
+                    site=f"{self.name}: {SITE}",
+                    inputs=tuple(
+                        InputExample.model_validate(e) for e in self.seen["examples"][str(j)]["shown"]
+                    ),
+                    scatter=scatters.get(causes[-1].id) if causes else None,
+                    grid=Grid(
+                        rows="a",
+                        columns="b",
+                        measured=_grid(hidden[:, j], self.p),
+                        predicted=_grid(formula.at(everything.numpy()), self.p),
+                    ),
+                    facts={
+                        "described": self.seen["neurons"][j]["found"],
+                        **self.seen["neurons"][j]["explored"],
+                    },
+                    agreement=self.seen["neurons"][j]["description"]["about"].get("agreement"),
+                    units_drawn=self.seen["examples"][str(j)]["population"],
+                )
+            )
+        table = self._table()
+        cell = SiteCell(
+            layer=-1,
+            place=f"neurons of {self.name}",
+            components=self.neurons.n_components,
+            examined=len(self.drawn),
+        )
+        return Shown(
+            exhibits=exhibits,
+            map=(cell,),
+            tables=(table,),
+            metrics={f"{self.name} {row.name}": row.measured.estimate for row in table.rows},
+            decisions=(
+                f"{len(self.drawn)} of {self.neurons.n_components} neurons of {self.name} were drawn at random",
+            ),
+        )
+
+    def _everywhere(self, pairs: Tensor) -> np.ndarray:
+        """Activations on every pair, for the pictures."""
+        from prosect.data.batch import Row
+
+        out = []
+        for start in range(0, len(pairs), 512):
+            some = pairs[start : start + 512].to(self.subject.model.device)
+            batch = Batch({"pairs": some}, None, tuple(Row(i) for i in range(len(some))))
+            out.append(self.subject.model.run(batch, capture=(SITE,))[SITE].cpu().double().numpy())
+        return np.concatenate(out)
+
+    def _table(self) -> FigureTable:
+        found = sum(n["found"] for n in self.seen["neurons"])
+        total = len(self.seen["neurons"])
+        rows = [Figure(name="neurons with a single frequency on explore", measured=share(found, total))]
+        if self.truth is not None and self.truth.variables:
+            right = wrong = 0
+            for v in self.truth.variables:
+                if v.kind != "trigonometric":
+                    continue
+                said = self.seen["neurons"][v.index]
+                ok = (
+                    said["found"]
+                    and said["description"]["cause"]["parameters"]["k"] == v.parameters["frequency"]
+                )
+                right, wrong = right + ok, wrong + (not ok)
+            rows.append(
+                Figure(name="planted frequencies that were found", measured=share(right, right + wrong))
+            )
+            decoys = [v.index for v in self.truth.variables if v.kind != "trigonometric"]
+            fooled = sum(self.seen["neurons"][i]["found"] for i in decoys)
+            rows.append(
+                Figure(name="decoys that were given a frequency", measured=share(fooled, len(decoys)))
+            )
+        return FigureTable(
+            title=f"Every neuron of {self.name}",
+            about="explained on explore; what is claimed of the drawn ones was tested",
+            rows=tuple(rows),
+        )
+
+
+def _grid(values: np.ndarray, p: int) -> tuple[tuple[float, ...], ...]:
+    table = values.reshape(p, p)
+    return tuple(tuple(round(float(x), 4) for x in row) for row in table)
+
+
+def _kept(explained: Any) -> dict[str, Any]:
+    return {
+        "description": explained.description.model_dump(mode="json"),
+        "found": explained.found,
+        "explored": explained.explored,
+    }
+
+
+def _last(found: Mapping[str, Verdict], component: str, subject: Subject) -> Verdict | None:
+    mine = [
+        v
+        for v in found.values()
+        if v.hypothesis.component.name == component
+        and v.hypothesis.side == "cause"
+        and v.hypothesis.scope == subject.scope
+    ]
+    return mine[-1] if mine else None
