@@ -12,8 +12,14 @@ __version__ = "0.1.0"
 
 _PUBLIC: dict[str, str] = {
     "BadInput": "prosect.core.errors:BadInput",
+    "Batch": "prosect.data.batch:Batch",
+    "Dictionary": "prosect.decompose.dictionary:Dictionary",
+    "Edit": "prosect.model:Edit",
+    "Model": "prosect.model:Model",
     "ProsectError": "prosect.core.errors:ProsectError",
     "VerificationFailed": "prosect.core.errors:VerificationFailed",
+    "assay": "prosect.assay:",
+    "load": "prosect.model:load",
     "verify": "prosect.store.verify:verify",
 }
 
@@ -24,7 +30,9 @@ def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'prosect' has no attribute {name!r}")
     module, attribute = _PUBLIC[name].split(":")
-    value = getattr(importlib.import_module(module), attribute)
+    value: Any = importlib.import_module(module)
+    if attribute:
+        value = getattr(value, attribute)
     globals()[name] = value
     return value
 

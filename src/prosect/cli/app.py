@@ -1,0 +1,143 @@
+"""The application and its verbs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="prosect",
+    help="Takes a trained neural network apart and proves, or fails to prove, what its parts do.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Target = Annotated[
+    str, typer.Argument(help="a preset, a spec file, organism:NAME, a local Hugging Face folder or a hub id")
+]
+Seed = Annotated[int | None, typer.Option(help="root of every random choice")]
+Text = Annotated[Path | None, typer.Option(help="folder or .jsonl of texts; else Python's standard library")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps or auto")]
+Limit = Annotated[
+    int | None, typer.Option(help="most documents or inputs in each part; the run is marked as partial")
+]
+Remote = Annotated[bool, typer.Option("--trust-remote-code", help="let the model's own code run")]
+Pickle = Annotated[bool, typer.Option("--allow-pickle", help="load weights from pickles")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+
+def version(show: bool) -> bool:
+    """Print the version."""
+    if show:
+        from prosect import __version__
+
+        typer.echo(f"prosect {__version__}")
+        raise typer.Exit
+    return show
+
+
+@app.callback()
+def root(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
+    """Takes a trained neural network apart and proves, or fails to prove, what its parts do."""
+
+
+@app.command()
+def run(
+    target: Target,
+    text: Text = None,
+    out: Annotated[Path | None, typer.Option(help="run folder; by default runs/NAME")] = None,
+    seed: Seed = None,
+    device: Device = None,
+    limit: Limit = None,
+    trust_remote_code: Remote = False,
+    allow_pickle: Pickle = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="print sites, tokens, FLOPs, bytes and time; do nothing")
+    ] = False,
+    as_json: AsJson = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="show no progress")] = False,
+) -> None:
+    """Run the whole loop on TARGET and write a report; the same command resumes or finds a finished run."""
+    from prosect.cli.run import command
+
+    command(
+        target,
+        {
+            "data.text": None if text is None else str(text),
+            "seed": seed,
+            "device": device,
+            "limit": limit,
+            "trust_remote_code": trust_remote_code or None,
+            "allow_pickle": allow_pickle or None,
+        },
+        out=out,
+        dry_run=dry_run,
+        as_json=as_json,
+        quiet=quiet,
+    )
+
+
+@app.command()
+def spec(
+    target: Target,
+    text: Text = None,
+    seed: Seed = None,
+    device: Device = None,
+    limit: Limit = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the resolved spec of TARGET, every default written out, to edit and run."""
+    from prosect.cli.spec import command
+
+    command(
+        target,
+        {
+            "data.text": None if text is None else str(text),
+            "seed": seed,
+            "device": device,
+            "limit": limit,
+        },
+        as_json=as_json,
+    )
+
+
+@app.command()
+def report(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")],
+) -> None:
+    """Rebuild the report of RUN from its records; no model is opened."""
+    from prosect.cli.report import command
+
+    command(run_folder)
+
+
+@app.command()
+def verify(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")],
+    head: Annotated[str | None, typer.Option(help="a head hash published elsewhere")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check that no line of RUN's ledger was edited, deleted, inserted or reordered."""
+    from prosect.cli.verify import command
+
+    command(run_folder, head, as_json=as_json)
+
+
+@app.command("ls")
+def list_(
+    what: Annotated[str, typer.Argument(help="models, sites, organisms, methods or presets")],
+    target: Annotated[str | None, typer.Argument(help="for sites: the model")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List what there is."""
+    from prosect.cli.ls import command
+
+    command(what, target, as_json=as_json)

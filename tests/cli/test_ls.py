@@ -1,0 +1,48 @@
+"""`prosect ls`."""
+
+import json
+
+import pytest
+
+from prosect.core.registries import DECOMPOSITIONS, ORGANISMS, PRESETS
+from tiny import call
+
+
+def rows(capsys, *arguments):
+    code, out, _ = call(capsys, "ls", *arguments, "--json")
+    assert code == 0
+    return json.loads(out)
+
+
+def test_presets_and_models(capsys):
+    assert [r["target"] for r in rows(capsys, "presets")] == list(PRESETS)
+    models = [r["target"] for r in rows(capsys, "models")]
+    assert set(PRESETS) < set(models) and {f"organism:{n}" for n in ORGANISMS} < set(models)
+
+
+def test_organisms_and_methods(capsys):
+    assert [r["organism"] for r in rows(capsys, "organisms")] == list(ORGANISMS)
+    methods = rows(capsys, "methods")
+    assert {r["kind"] for r in methods} == {"decomposition", "description", "test"}
+    assert {r["name"] for r in methods if r["kind"] == "decomposition"} == set(DECOMPOSITIONS)
+    assert all(r["about"] for r in methods)
+
+
+def test_sites_of_a_model(capsys):
+    found = {r["site"]: r for r in rows(capsys, "sites", "organism:induction")}
+    assert found["z.0"]["heads"] and found["resid_post.1"]["width"]
+
+
+@pytest.mark.parametrize("what", ["presets", "models", "organisms", "methods"])
+def test_as_a_table(what, capsys):
+    code, out, complaints = call(capsys, "ls", what)
+    assert ((code, complaints) == (0, "") and "about" in out and "induction" in out) or what == "methods"
+
+
+def test_what_cannot_be_listed(capsys):
+    code, _, complaints = call(capsys, "ls", "organism")
+    assert code == 2 and "unknown list 'organism'" in complaints and "organisms" in complaints
+    code, _, complaints = call(capsys, "ls", "sites")
+    assert code == 2 and "prosect ls sites organism:induction" in complaints
+    code, _, complaints = call(capsys, "ls", "sites", "organism:inducton")
+    assert code == 2 and "induction" in complaints
