@@ -234,6 +234,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2000)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--calibrate", type=int, default=0, help="seeds of each organism to calibrate on")
+    parser.add_argument("--organisms", nargs="*", default=CALIBRATED, choices=CALIBRATED)
     parser.add_argument("--write", type=Path, help="where calibrations go")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -251,7 +252,7 @@ def main() -> None:
     if options.calibrate:
         tasks = [
             (t, s, "", SETTINGS if t == "planted" else {"validate.seal": False, "scripted": False})
-            for t in CALIBRATED
+            for t in options.organisms
             for s in range(1000, 1000 + options.calibrate)
         ]
         made = calibrations(list(runs(tasks, options.workers)))
