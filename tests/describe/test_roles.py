@@ -111,7 +111,7 @@ def test_every_role_is_found(role, rest):
     best = found.explain(0)[0]
     assert best.found and HeadRole.of(best.executable, Shelf()) == role
     assert best.words == f"looks at {role.words}"
-    assert best.explored["mass"] == pytest.approx(1.0)
+    assert best.explored["share"] == pytest.approx(1.0)
     assert best.description.about["agreement"] > 0.9
 
 
@@ -269,7 +269,7 @@ def test_heads_that_hold_attention_back_are_no_error():
     found = explained(
         [lambda b: 0.5 * pattern(HeadRole("previous"), b), lambda b: 0 * uniform_head(b)], width=22
     )
-    assert found.explain(0)[0].found and found.explain(0)[0].explored["mass"] == pytest.approx(0.5)
+    assert found.explain(0)[0].found and found.explain(0)[0].explored["share"] == pytest.approx(0.5)
     assert not found.explain(1)[0].found and found.offset_table(1).weights.tolist() == [1.0] * 22
 
 

@@ -63,6 +63,12 @@ SENTENCES = [
     (when(token(0), 0, 1), "fires less on `self`"),
     (when(flag("class", "word"), 0, 1), "fires less on a word or part of one"),
     (when(token(7), 1), "fires on `<b>`"),
+    # what is known of the token's class is taken into the set, and a set it leaves empty is not told
+    (
+        when(flag("class", "word"), when(token(0, 1), 2), when(token(0, 1), 1)),
+        "fires on `self` or `(`",
+    ),
+    (when(flag("class", "number"), when(token(0), 2), when(token(1), 1)), "fires on `(`"),
 ]
 
 

@@ -526,7 +526,13 @@ def fabricate(
         "versions": {"python": "3.12.4", "prosect": "0.1.0", "torch": "2.13.0", "numpy": "2.4.6"},
         "source": digest("source"),
         "git": {"commit": "9d223fd0c1" * 4, "dirty": False},
-        "machine": {"system": "Linux", "processor": "x86_64", "cpus": 2, "threads": 2, "device": "cpu"},
+        "machine": {
+            "system": "Linux",
+            "processor": "x86_64",
+            "cpus": 2,
+            "threads": 2,
+            "device asked for": "auto",
+        },
     }
     spec = {"target": maker.said("pylm"), "seed": 0, "describe": {"explainer": "rules@1", "most": 3}}
     everything = components(latents, heads, neurons, decomposition)

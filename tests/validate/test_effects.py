@@ -11,7 +11,7 @@ from prosect.decompose.streams import ArrayStream
 from prosect.decompose.units import Neurons
 from prosect.validate import replace as level3
 from prosect.validate.learned import POOL
-from prosect.validate.raises import RANDOM, SHUFFLED, Remover, contrast
+from prosect.validate.raises import RANDOM, SHUFFLED, Removal, Remover, contrast, relabel
 from prosect.validate.session import open_fold
 from subjects import (
     claim,
@@ -235,3 +235,39 @@ def test_learned_ranks_a_claim_among_untrained_networks():
     assert high.p == pytest.approx(1 / 61)
     assert low.p > 0.05
     assert high.comparisons[0].measured.n == 3
+
+
+def test_each_named_output_is_measured_alone(planted):
+    """The pictures beside a claim say how far every output it names fell, in the test's own metric."""
+    subject, truth, neurons, controls = planted
+    v = next(v for v in truth.variables if v.kind == "token-rule" and v.effect and v.effect["raises"])
+    own, flat = sets(v.effect["raises"], v.effect["lowers"]), (controls.component(0), sets([5, 6], [7, 8]))
+    c = raises(subject, neurons.component(v.index), own, [flat], [sets([9], [10])])
+    falls = open_fold([c], subject, "validate.0", Seed(0)).seen.outputs[c.id]
+    true = dict(
+        zip(
+            v.effect["raises"] + v.effect["lowers"],
+            v.effect["raises_by"] + v.effect["lowers_by"],
+            strict=True,
+        )
+    )
+    assert set(falls) == set(true)
+    for output, by in true.items():
+        # logits are compared after their mean over all outputs is taken off, which these few hardly move
+        assert falls[output].estimate == pytest.approx(by, abs=0.05 * max(map(abs, true.values())))
+        assert falls[output].low <= falls[output].estimate <= falls[output].high
+    assert min(falls[i].low for i in v.effect["raises"]) > 0
+
+
+def test_renaming_is_anew_for_every_unit():
+    """One renaming for all would leave a claim the same chance effect everywhere, and so something to find."""
+    change = torch.arange(40.0).repeat(6, 1)
+    removal = Removal(np.array([0, 0, 1, 1, 2, 2]), np.ones(6), change)
+    mixed = relabel(removal, Seed(0))
+    assert torch.equal(mixed.sort(dim=1).values, change)
+    same = [
+        bool(torch.equal(mixed[i], mixed[j])) for i, j in [(0, 1), (2, 3), (4, 5), (0, 2), (2, 4), (0, 4)]
+    ]
+    assert same == [True, True, True, False, False, False]
+    assert torch.equal(mixed, relabel(removal, Seed(0)))
+    assert torch.equal(removal.change, torch.arange(40.0).repeat(6, 1))  # what it was given stays

@@ -1,12 +1,14 @@
 """Heads: where they look and whether they matter, on a network whose every head is known."""
 
 import pytest
+import torch
 
 from prosect.core.errors import BadInput
 from prosect.core.records import Rival
 from prosect.core.seeds import Seed
 from prosect.validate.attend import OFFSETS, OTHER_HEADS, SHUFFLED, UNIFORM
 from prosect.validate.session import open_fold
+from prosect.validate.subject import rekeyed
 from subjects import claim, control, head, heads_of, induction_subject, plan, role
 
 
@@ -79,6 +81,59 @@ def test_the_statistical_null_breaks_both_sides():
     assert found[0].measured.estimate < 0.5
     assert found[0].p > 0.05
     assert all(e.p > 0.001 for e in found[1:])
+
+
+def together(subject, heads, others, name="induction"):
+    asked = {
+        "repeated": True,
+        "heads": [list(h) for h in heads],
+        "others": [[list(h) for h in o] for o in others],
+    }
+    tests = [
+        plan(kind="head-matters", rivals=[control("other-sets", 0.01)], unit="cluster", parameters=asked)
+    ]
+    return claim(subject, head(*heads[0]), effect=role(name), tests=tests)
+
+
+def test_heads_can_be_removed_together(network):
+    """Without both heads of the circuit repeated spans are lost; without as many decoys, nothing is."""
+    subject, truth = network
+    real, decoys = [], []
+    for v in truth.variables:
+        if v.parameters.get("role") in ("previous", "induction"):
+            _, layer, number = v.site.split(".")
+            (real if v.effect["matters"] else decoys).append((int(layer), int(number[1:])))
+    claims = [together(subject, real, [decoys]), together(subject, decoys, [real])]
+    pair, fake = open_fold(claims, subject, "validate.0", Seed(0)).evidence
+    alone = open_fold([together(subject, real[:1], [decoys[:1]])], subject, "validate.0", Seed(0)).evidence[0]
+    assert pair.measured.estimate > 0.5 and pair.p < 0.01
+    assert pair.measured.estimate == pytest.approx(fake.comparisons[0].measured.estimate)
+    assert (
+        pair.measured.estimate > alone.measured.estimate - 1e-6
+    )  # the circuit is a chain: either half breaks it
+    assert abs(fake.measured.estimate) < 1e-3 and fake.p == 1.0
+    mixed = together(
+        subject, [decoys[0], real[0]], [decoys]
+    )  # every head of a set is removed, not the first alone
+    assert open_fold([mixed], subject, "validate.0", Seed(0)).evidence[0].measured.estimate > 0.5
+
+
+def test_rekeyed_attention_forgets_distance_and_content(network):
+    subject, _ = network
+    batch = next(iter(subject.batches("validate.0")))
+    n = batch.mask.shape[1]
+    previous = torch.diag_embed(torch.ones(n - 1), offset=-1)
+    previous[0, 0] = 1.0
+    weights = previous.expand(len(batch), 2, n, n)
+    mixed = rekeyed(weights, batch, Seed(0))
+    assert torch.equal(mixed.sort(dim=-1).values, weights.sort(dim=-1).values)
+    assert not mixed.triu(diagonal=1).any()  # nothing is moved to a key that comes later
+    assert torch.equal(mixed, rekeyed(weights, batch, Seed(0)))
+    assert not torch.equal(mixed[0], mixed[1])
+    late = torch.arange(n // 2, n)
+    kept = mixed[:, 0, late, late - 1].mean().item()
+    chance = (1.0 / (late + 1)).mean().item()
+    assert abs(kept - chance) < 4 * (chance / (len(batch) * len(late))) ** 0.5
 
 
 def test_an_offset_table_accounts_for_an_offset_head(network):

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from prosect.assay.metrics import clears
 from prosect.assay.opening import Opened
 from prosect.assay.spec import Spec
 from prosect.core.canonical import canonical_json
-from prosect.core.exhibits import FigureTable, Findings, Scatter, SiteCell
+from prosect.core.exhibits import FigureTable, Findings, SiteCell
 from prosect.core.records import Evidence
 from prosect.core.verdicts import verdicts
 from prosect.store.atomic import write_bytes
 from prosect.store.run import RunFolder
+from prosect.validate.tester import Illustrations
 
 
 def write_findings(
     spec: Spec,
     run: RunFolder,
     opened: Opened,
-    scatters: Mapping[str, Scatter],
+    seen: Illustrations,
     openings: Sequence[tuple[str, int]],
     command: str,
 ) -> None:
@@ -30,7 +31,7 @@ def write_findings(
     decisions, limits = list(opened.decisions), list(opened.limits)
     cost: dict[str, int] = {}
     for study in opened.studies:
-        shown = study.show(found, scatters)
+        shown = study.show(found, seen)
         for exhibit in shown.exhibits:
             write_bytes(run.path / "exhibits" / f"{exhibit.slug}.json", canonical_json(exhibit) + b"\n")
         cells += shown.map

@@ -22,7 +22,7 @@ from prosect.core.exhibits import Scatter
 from prosect.core.intervals import INTERVAL_DRAWS
 from prosect.core.progress import say, shown
 from prosect.core.provenance import environment
-from prosect.core.records import Evidence, Hypothesis, Note, Opening, Record
+from prosect.core.records import Evidence, Hypothesis, Measured, Note, Opening, Record
 from prosect.core.seeds import Seed
 from prosect.core.verdicts import Verdict, verdicts
 from prosect.report import build as build_page
@@ -31,6 +31,7 @@ from prosect.store.run import RunFolder, finished, head_file, read_header
 from prosect.validate.registration import register
 from prosect.validate.session import Tested, open_fold
 from prosect.validate.subject import Subject
+from prosect.validate.tester import Illustrations
 
 Builder = Callable[[Spec, RunFolder], Opened]
 
@@ -66,10 +67,10 @@ def _conduct(spec: Spec, run: RunFolder, opened: Opened, command: str) -> Run:
     studies = opened.studies
     for study in studies:
         study.explore()
-    scatters: dict[str, Scatter] = {}
+    seen = Illustrations()
     owner: dict[str, Study] = {}
     for round in range(1, spec.validate_.rounds + 1):
-        if not _round(spec, run, studies, round, scatters, owner):
+        if not _round(spec, run, studies, round, seen, owner):
             break
     found = verdicts(run.ledger.records)
     checks = [c for h, v in found.items() if (c := owner[h].check(v.hypothesis)) is not None]
@@ -77,8 +78,8 @@ def _conduct(spec: Spec, run: RunFolder, opened: Opened, command: str) -> Run:
     openings = _sealed(run, spec, studies, found, owner) if spec.validate_.seal else []
     run.append(*packaged(found.values()))
     run.append(Note(about="end", text="the loop ended", data={"rounds": spec.validate_.rounds}))
-    numbers = metrics(run.ledger.records, studies, scatters)
-    write_findings(spec, run, opened, scatters, openings, command)
+    numbers = metrics(run.ledger.records, studies, seen)
+    write_findings(spec, run, opened, seen, openings, command)
     head = run.finish(numbers)
     build_page(run.path)
     say(f"{head.count} ledger entries, head {head.hash[:16]}, kept in {head_file(run.path).name}")
@@ -90,7 +91,7 @@ def _round(
     run: RunFolder,
     studies: Sequence[Study],
     round: int,
-    scatters: dict[str, Scatter],
+    seen: Illustrations,
     owner: dict[str, Study],
 ) -> bool:
     """One turn of the loop; False if there was nothing left to claim.
@@ -119,7 +120,7 @@ def _round(
         run.append(Opening(fold=fold, data=subject.source.digest, round=round, hypotheses=len(mine)))
         tested = _tested(run, name, subject, mine, fold, Seed(spec.seed).child("round", round, name))
         run.append(*tested.evidence)
-        scatters.update(tested.scatters)
+        seen.add(tested.seen)
     return True
 
 
@@ -141,15 +142,23 @@ def _tested(
         tested = open_fold(claims, subject, fold, seed)
         return {
             "evidence": [e.model_dump(mode="json") for e in tested.evidence],
-            "scatters": {h: s.model_dump(mode="json") for h, s in tested.scatters.items()},
+            "scatters": {h: s.model_dump(mode="json") for h, s in tested.seen.scatters.items()},
+            "outputs": {
+                h: {str(i): m.model_dump(mode="json") for i, m in each.items()}
+                for h, each in tested.seen.outputs.items()
+            },
         }
 
     inputs = {"claims": [h.id for h in claims], "fold": fold, "seed": seed.integer}
     kept = run.json_step(f"evidence-{name}", inputs, make)
-    return Tested(
-        evidence=[Evidence.model_validate(e) for e in kept["evidence"]],
-        scatters={h: Scatter.model_validate(s) for h, s in kept["scatters"].items()},
+    seen = Illustrations(
+        {h: Scatter.model_validate(s) for h, s in kept["scatters"].items()},
+        {
+            h: {int(i): Measured.model_validate(m) for i, m in each.items()}
+            for h, each in kept["outputs"].items()
+        },
     )
+    return Tested([Evidence.model_validate(e) for e in kept["evidence"]], seen)
 
 
 def _sealed(

@@ -7,14 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prosect.assay.study import Study
-from prosect.core.exhibits import Scatter
 from prosect.core.records import Evidence, Record
 from prosect.core.verdicts import Verdict, verdicts
+from prosect.validate.tester import Illustrations
 
 
-def metrics(
-    records: Sequence[Record], studies: Sequence[Study], scatters: Mapping[str, Scatter]
-) -> dict[str, Any]:
+def metrics(records: Sequence[Record], studies: Sequence[Study], seen: Illustrations) -> dict[str, Any]:
     """Everything a program would want to know of a run."""
     found = verdicts(records)
     by_method: dict[str, Counter[str]] = {}
@@ -27,7 +25,7 @@ def metrics(
     for subject in {id(s.subject): s.subject for s in studies}.values():
         cost.update(subject.cost)
     for study in studies:
-        figures.update(study.show(found, scatters).metrics)
+        figures.update(study.show(found, seen).metrics)
     return {
         "claims": len(found),
         "verdicts": dict(Counter(v.overall for v in found.values())),

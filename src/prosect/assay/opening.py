@@ -250,6 +250,7 @@ def facts(model: Model) -> dict[str, Any]:
         "vocabulary": model.vocab_size,
         "parameters": sum(p.numel() for p in model.module.parameters()),
         "dtype": str(model.dtype).removeprefix("torch."),
+        "device": str(model.device),
         "weights digest": model.digest[:16],
     }
     return {k: v for k, v in known.items() if v is not None}

@@ -187,7 +187,7 @@ def matters_where(spec: Spec, fold: str, *, others: Sequence[Component]) -> Test
                 components=tuple(others),
             ),
         ),
-        parameters={"rows": 1, "units": max(48, spec.validate_.effect_rows)},
+        parameters={"rows": 1, "units": spec.validate_.effect_rows},
     )
 
 

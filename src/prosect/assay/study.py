@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from prosect.core.exhibits import Exhibit, FigureTable, Scatter, SiteCell
+from prosect.core.exhibits import Exhibit, FigureTable, SiteCell
 from prosect.core.records import Hypothesis, TruthCheck
 from prosect.core.verdicts import Verdict
 from prosect.validate.subject import Subject
+from prosect.validate.tester import Illustrations
 
 
 @dataclass(frozen=True)
@@ -58,5 +59,5 @@ class Study(Protocol):
     def check(self, hypothesis: Hypothesis) -> TruthCheck | None:
         """What the organism's truth says of a claim; None without truth."""
 
-    def show(self, found: Mapping[str, Verdict], scatters: Mapping[str, Scatter]) -> Shown:
+    def show(self, found: Mapping[str, Verdict], seen: Illustrations) -> Shown:
         """What the report should show."""

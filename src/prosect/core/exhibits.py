@@ -95,13 +95,14 @@ class OutputEffect(Record):
     Attributes:
         output: the output in words, such as a decoded token.
         direction: what was predicted.
-        explored: the effect seen on explore, in the metric's units.
+        explored: the effect seen on explore, in the metric's units; None where explore was not looked at,
+            as when the output was named from weights.
         measured: the effect on unseen data.
     """
 
     output: str
     direction: Literal["raises", "lowers"]
-    explored: Finite
+    explored: Finite | None = None
     measured: Measured | None = None
 
 

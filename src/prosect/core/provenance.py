@@ -78,7 +78,7 @@ def environment(device: str = "cpu") -> dict[str, Json]:
             "processor": platform.machine(),
             "cpus": os.cpu_count(),
             "threads": torch.get_num_threads(),
-            "device": device,
+            "device asked for": device,
             "byteorder": sys.byteorder,
         },
     }

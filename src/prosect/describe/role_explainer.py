@@ -263,7 +263,7 @@ class RoleExplainer:
             found = score.excess >= FLOOR
             words = f"looks at {score.role.words}"
             explored: dict[str, Json] = {
-                "mass": significant(score.mass),
+                "share": significant(score.mass),
                 "offset table": significant(score.offset),
                 "uniform": significant(score.uniform),
             }

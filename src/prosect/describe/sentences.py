@@ -7,7 +7,7 @@ strongest token first. Sets are cut to what can be read, and what was cut is cou
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from prosect.describe.rules import Leaf, Predicate, Tree
 from prosect.describe.vocabulary import CLASSES, Vocabulary
@@ -112,7 +112,8 @@ def sentence(tree: Tree, base: float, vocabulary: Vocabulary, strength: Strength
     """
     if isinstance(tree, Leaf):
         return NOTHING
-    found = cases(tree)
+    found = [_by_class(c, vocabulary) for c in cases(tree)]
+    found = [c for c in found if not (HERE in c.named and not c.named[HERE])]
     told, verb = [c for c in found if c.value > base and not _unspecific(c)], "fires"
     if not told:
         told, verb = [c for c in reversed(found) if c.value <= base and not _unspecific(c)], "fires less"
@@ -138,6 +139,21 @@ def sentence(tree: Tree, base: float, vocabulary: Vocabulary, strength: Strength
             if len(text) <= LONGEST_SENTENCE:
                 return text
     return text[: LONGEST_SENTENCE - 1] + "…"
+
+
+def _by_class(case: Case, vocabulary: Vocabulary) -> Case:
+    """The same case with what it says of the current token's classes taken into its set of tokens, if it names one."""
+    if HERE not in case.named:
+        return case
+    order = list(CLASSES)
+    asked = {key: holds for key, holds in case.flags.items() if key[0] == "class" and key[2] == 0}
+    tokens = [
+        t
+        for t in case.named[HERE]
+        if all(vocabulary.classes[t, order.index(name)] == holds for (_, name, _), holds in asked.items())
+    ]
+    flags = {key: holds for key, holds in case.flags.items() if key not in asked}
+    return replace(case, named={**case.named, HERE: tokens}, flags=flags)
 
 
 def _unspecific(case: Case) -> bool:

@@ -211,7 +211,7 @@ def effects(exhibit: Exhibit) -> tuple[tuple[Effect, ...], Markup | None]:
     found = exhibit.effects[:MOST_EFFECTS]
     if not found:
         return (), None
-    values = [e.explored for e in found]
+    values = [e.explored for e in found if e.explored is not None]
     values += [
         v
         for e in found
@@ -225,7 +225,7 @@ def effects(exhibit: Exhibit) -> tuple[tuple[Effect, ...], Markup | None]:
             visible(e.output, 60),
             e.direction,
             whisker(axis, e.measured, explored=e.explored),
-            number(e.explored),
+            "" if e.explored is None else number(e.explored),
             estimate(e.measured),
             _moved(e),
         )

@@ -22,7 +22,7 @@ from prosect.core.records import Component, Evidence, Executable
 from prosect.data.batch import Batch
 from prosect.validate.subject import Captured, Subject, runnable
 from prosect.validate.sums import UnitSums
-from prosect.validate.tester import DrawCache, Item, compare
+from prosect.validate.tester import DrawCache, Illustrations, Item, compare
 
 KIND = "predict-activations"
 METRIC = "correlation of predicted with measured activation"
@@ -140,7 +140,7 @@ class PredictActivations:
             for at in np.concatenate(picks).astype(int).tolist() if picks else []:
                 self._points[i].append((float(x[at]), float(y[at])))
 
-    def scatters(self) -> dict[str, Scatter]:
+    def illustrate(self) -> Illustrations:
         """For each claim a sample of points, its first control's behind them."""
         out = {}
         for item, own, rivals in zip(self.items, self.own, self.rivals, strict=True):
@@ -153,7 +153,7 @@ class PredictActivations:
                 control_measured=tuple(m for _, m in control),
                 population=int(self.sums.total[own][:, 0].sum()),
             )
-        return out
+        return Illustrations(scatters=out)
 
     def _some(self, pair: int, most: int = 160) -> list[tuple[float, float]]:
         points = self._points[pair]

@@ -18,14 +18,14 @@ import torch
 from torch import Tensor
 
 from prosect.core.errors import BadInput
-from prosect.core.intervals import Mean
-from prosect.core.records import Component, Evidence, Executable
+from prosect.core.intervals import INTERVAL_DRAWS, Contrast, Mean, Term
+from prosect.core.records import Component, Evidence, Executable, Measured
 from prosect.core.seeds import Seed
 from prosect.data.batch import Batch
 from prosect.model import After, replace
 from prosect.validate.subject import STATISTICAL, Captured, Subject, runnable
 from prosect.validate.sums import UnitSums
-from prosect.validate.tester import DrawCache, Item, compare
+from prosect.validate.tester import DrawCache, Illustrations, Item, compare
 
 KIND = "raise-outputs"
 METRIC = "fall of raised against lowered logits when a tenth of the site's norm is removed (nats)"
@@ -174,6 +174,9 @@ class RaiseOutputs:
         self.sets = [runnable(e, subject.shelf).outputs() for _, e in self.quantities]
         self.scale = float(self.items[0].plan.parameters.get("scale", 1.0))
         self.sums = UnitSums(self.units, len(self.quantities), 2)
+        self.named = [[i for side in self.sets[own] for i in side] for own, _ in self.plan]
+        self.each = [UnitSums(self.units, len(named), 2) for named in self.named]
+        self._falls: dict[str, dict[int, Measured]] = {}
 
     def _quantity(self, component: int, effect: Executable) -> int:
         if (component, effect) not in self.quantities:
@@ -195,6 +198,11 @@ class RaiseOutputs:
                     continue
                 gap = contrast(change, *self.sets[q]) * self.scale
                 self.sums.add_means(q, removal.unit, removal.size, gap.cpu().double().numpy())
+            for (own, _), named, sums in zip(self.plan, self.named, self.each, strict=True):
+                if self.quantities[own][0] == j:
+                    falls = (change[:, named] * self.scale).cpu().double().numpy()
+                    for k in range(len(named)):
+                        sums.add_means(k, removal.unit, removal.size, falls[:, k])
 
     def finish(self, draws: DrawCache) -> list[Evidence]:
         """Evidence for each item; random directions are active in other documents than the component."""
@@ -206,7 +214,24 @@ class RaiseOutputs:
                 for rival, members in zip(item.plan.rivals, rivals, strict=True)
             ]
             out.append(compare(item, mine, pairs, Mean(), draws, paired=False))
+        for item, named, sums in zip(self.items, self.named, self.each, strict=True):
+            self._falls[item.hypothesis.id] = _falls(named, sums, draws)
         return out
+
+    def illustrate(self) -> Illustrations:
+        """How far each named output fell."""
+        return Illustrations(outputs=dict(self._falls))
+
+
+def _falls(named: Sequence[int], sums: UnitSums, draws: DrawCache) -> dict[int, Measured]:
+    """How far each named output fell, in the test's metric; for illustration, so nothing is corrected for."""
+    present = np.flatnonzero(sums.total[0, :, 0]) if len(named) else np.zeros(0)
+    if not len(present):
+        return {}
+    resamples = draws.get(len(present), INTERVAL_DRAWS, "outputs")
+    terms = [Term([total[present]]) for total in sums.total]
+    found = resamples.contrasts(terms, [Contrast(k) for k in range(len(terms))], Mean())
+    return {i: result.measured for i, result in zip(named, found, strict=True)}
 
 
 def contrast(change: Tensor, raised: Sequence[int], lowered: Sequence[int]) -> Tensor:

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from prosect.core.exhibits import Scatter
 from prosect.core.progress import step
 from prosect.core.records import Evidence, Hypothesis
 from prosect.core.registries import TESTS
 from prosect.core.seeds import Seed
 from prosect.validate.subject import Subject
-from prosect.validate.tester import DrawCache, Item, Tester
+from prosect.validate.tester import DrawCache, Illustrated, Illustrations, Item, Tester
 
 
 @dataclass(frozen=True)
 class Tested:
-    """What came of opening a fold.
-
-    Attributes:
-        evidence: in the order of registration.
-        scatters: hypothesis id → a sample of measured against predicted, for illustration.
-    """
+    """What came of opening a fold: evidence in the order of registration, and pictures of it."""
 
     evidence: Sequence[Evidence]
-    scatters: Mapping[str, Scatter]
+    seen: Illustrations
 
 
 def open_fold(hypotheses: Sequence[Hypothesis], subject: Subject, fold: str, seed: Seed) -> Tested:
@@ -64,5 +58,8 @@ def open_fold(hypotheses: Sequence[Hypothesis], subject: Subject, fold: str, see
             shown.advance(len(new))
     draws = DrawCache(seed)
     found = {(e.hypothesis, e.test): e for tester in testers for e in tester.finish(draws)}
-    scatters = {k: v for t in testers for k, v in getattr(t, "scatters", dict)().items()}
-    return Tested([found[key] for key in order], scatters)
+    pictures = Illustrations()
+    for tester in testers:
+        if isinstance(tester, Illustrated):
+            pictures.add(tester.illustrate())
+    return Tested([found[key] for key in order], pictures)

@@ -6,14 +6,15 @@ every batch of the fold once, and then gives one `Evidence` for each plan.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from prosect.core.exhibits import Scatter
 from prosect.core.intervals import Contrast, Resamples, Statistic, Term
 from prosect.core.records import Comparison, Evidence, Hypothesis, Measured, Rival, TestPlan
 from prosect.core.seeds import Seed
@@ -44,6 +45,32 @@ class Tester(Protocol):
 
     def finish(self, draws: DrawCache) -> list[Evidence]:
         """Evidence for each item, in order."""
+
+
+@dataclass(frozen=True)
+class Illustrations:
+    """What a test saw beside its evidence, by hypothesis id; it decides nothing.
+
+    Attributes:
+        scatters: a sample of measured against predicted activations.
+        outputs: output → how far it fell when the component was removed.
+    """
+
+    scatters: dict[str, Scatter] = field(default_factory=dict)
+    outputs: dict[str, Mapping[int, Measured]] = field(default_factory=dict)
+
+    def add(self, other: Illustrations) -> None:
+        """Take in another fold's."""
+        self.scatters.update(other.scatters)
+        self.outputs.update(other.outputs)
+
+
+@runtime_checkable
+class Illustrated(Protocol):
+    """A test that has something to show beside its evidence."""
+
+    def illustrate(self) -> Illustrations:
+        """What it saw; asked for after `Tester.finish`."""
 
 
 class DrawCache:

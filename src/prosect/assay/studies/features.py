@@ -16,10 +16,11 @@ from torch import Tensor
 from prosect.assay import plans
 from prosect.assay.decomposing import fit
 from prosect.assay.spec import Spec
+from prosect.assay.studies.keeping import cause_of, kept, nearest, newest, to_refine
 from prosect.assay.study import Shown
-from prosect.core.exhibits import Exhibit, Figure, FigureTable, InputExample, Scatter, SiteCell
+from prosect.core.exhibits import Exhibit, Figure, FigureTable, InputExample, SiteCell
 from prosect.core.progress import step
-from prosect.core.records import Description, Draw, Executable, Hypothesis, Measured, TruthCheck
+from prosect.core.records import Description, Draw, Hypothesis, Measured, TruthCheck
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth
 from prosect.core.verdicts import Verdict
@@ -32,6 +33,7 @@ from prosect.describe.examples import input_examples
 from prosect.describe.inputs import InputExplainer, InputRule
 from prosect.store.run import RunFolder
 from prosect.validate.subject import STATISTICAL, Subject, partners
+from prosect.validate.tester import Illustrations
 from prosect.validate.truth import check
 
 SITE = "hidden"
@@ -128,11 +130,11 @@ class Features:
                     {
                         "index": int(i),
                         "rate": float((y > 0).mean()),
-                        "quick": _kept(first),
-                        "thorough": _kept(more),
+                        "quick": kept(first),
+                        "thorough": kept(more),
                         "shuffled": {
-                            "quick": _kept(quick.explain(y[mixed][::4])),
-                            "thorough": _kept(thorough.explain(y[mixed])),
+                            "quick": kept(quick.explain(y[mixed][::4])),
+                            "thorough": kept(thorough.explain(y[mixed])),
                         },
                         "examples": self._examples(inputs, y, second, int(i), more),
                     }
@@ -144,8 +146,8 @@ class Features:
                 others.append(
                     {
                         "rate": float((y > 0).mean()),
-                        "quick": _kept(quick.explain(y[::4])),
-                        "thorough": _kept(thorough.explain(y)),
+                        "quick": kept(quick.explain(y[::4])),
+                        "thorough": kept(thorough.explain(y)),
                     }
                 )
                 shown.advance()
@@ -208,36 +210,20 @@ class Features:
             parent: str | None = None
             draw: Draw = "random"
             if round > 1:
-                mine = [
-                    v
-                    for v in found.values()
-                    if v.hypothesis.component.name == component.name
-                    and v.hypothesis.scope == self.subject.scope
-                ]
-                if not mine or mine[-1].overall not in ("refuted", "inconclusive"):
+                failed = to_refine(newest(found, component, "cause"))
+                if failed is None or failed.hypothesis.description.cause == cause_of(entry[how]):
                     continue
-                same = Description.model_validate(entry[how]["description"]).cause
-                if mine[-1].hypothesis.description.cause == same:
-                    continue
-                parent, draw = mine[-1].hypothesis.id, "refined"
+                parent, draw = failed.hypothesis.id, "refined"
             if not entry[how]["found"]:
                 continue
-            near = sorted(
-                range(len(self.seen["controls"])),
-                key=lambda i: abs(np.log(self.seen["controls"][i]["rate"] / max(entry["rate"], 1e-6))),
-            )[: self.spec.describe.controls]
+            controls = self.seen["controls"]
+            near = nearest([c["rate"] for c in controls], entry["rate"], self.spec.describe.controls)
             plan = plans.predicts(
                 self.spec,
                 fold,
                 "input",
-                controls=[
-                    (
-                        self.controls.component(i),
-                        Executable.model_validate(self.seen["controls"][i][how]["description"]["cause"]),
-                    )
-                    for i in near
-                ],
-                shuffled=Executable.model_validate(entry["shuffled"][how]["description"]["cause"]),
+                controls=[(self.controls.component(i), cause_of(controls[i][how])) for i in near],
+                shuffled=cause_of(entry["shuffled"][how]),
                 baselines=[],
             )
             out.append(
@@ -263,7 +249,7 @@ class Features:
         direction = self.decomposition.directions[hypothesis.component.index].double().numpy()
         return check(hypothesis, self.truth, direction)
 
-    def show(self, found: Mapping[str, Verdict], scatters: Mapping[str, Scatter]) -> Shown:
+    def show(self, found: Mapping[str, Verdict], seen: Illustrations) -> Shown:
         """A card for each drawn latent, and recovery beside plain baselines."""
         exhibits = []
         mine = [v.hypothesis for v in found.values() if v.hypothesis.scope == self.subject.scope]
@@ -276,7 +262,7 @@ class Features:
                     kind="latent",
                     site=f"{self.name}: {SITE}",
                     inputs=tuple(InputExample.model_validate(e) for e in entry["examples"]["shown"]),
-                    scatter=scatters.get(claims[-1].id) if claims else None,
+                    scatter=seen.scatters.get(claims[-1].id) if claims else None,
                     facts={"firing rate": entry["rate"], "described": entry["thorough"]["found"]},
                     agreement=entry["thorough"]["description"]["about"].get("agreement"),
                     units_drawn=entry["examples"]["population"],
@@ -323,11 +309,3 @@ class Features:
             ),
             metrics=metrics,
         )
-
-
-def _kept(explained: Any) -> dict[str, Any]:
-    return {
-        "description": explained.description.model_dump(mode="json"),
-        "found": explained.found,
-        "explored": explained.explored,
-    }

@@ -18,7 +18,7 @@ from prosect.assay import plans
 from prosect.assay.explored import thinned, vocabulary
 from prosect.assay.spec import Spec
 from prosect.assay.study import Shown
-from prosect.core.exhibits import AttentionExample, Exhibit, Scatter, SiteCell
+from prosect.core.exhibits import AttentionExample, Exhibit, SiteCell
 from prosect.core.progress import step
 from prosect.core.records import Component, Description, Draw, Executable, Hypothesis, TruthCheck
 from prosect.core.seeds import Seed
@@ -30,6 +30,7 @@ from prosect.describe.roles import HeadRole
 from prosect.store.run import RunFolder
 from prosect.validate.replace import COMPOSITE
 from prosect.validate.subject import STATISTICAL, Subject, rekeyed
+from prosect.validate.tester import Illustrations
 from prosect.validate.truth import check
 
 CONTENT = frozenset({"duplicate", "induction"})
@@ -344,7 +345,7 @@ class Heads:
             return None
         return check(hypothesis, self.truth)
 
-    def show(self, found: Mapping[str, Verdict], scatters: Mapping[str, Scatter]) -> Shown:
+    def show(self, found: Mapping[str, Verdict], seen: Illustrations) -> Shown:
         """A card for every head that has a claim, and the map of heads."""
         claimed = {v.hypothesis.component.name for v in found.values()}
         exhibits = []
@@ -352,17 +353,17 @@ class Heads:
             component = self.component(layer, head)
             if component.name not in claimed:
                 continue
-            seen = self._found[layer, head]
+            entry = self._found[layer, head]
             exhibits.append(
                 Exhibit(
                     component=component,
                     kind="head",
                     site=f"z.{layer}.h{head}",
                     layer=layer,
-                    attention=tuple(AttentionExample.model_validate(e) for e in seen["examples"]),
-                    facts={"nearest role on explore": _role(seen["proposals"][0])},
-                    agreement=seen["proposals"][0]["description"]["about"].get("agreement"),
-                    units_drawn=seen["population"],
+                    attention=tuple(AttentionExample.model_validate(e) for e in entry["examples"]),
+                    facts={"nearest role on explore": _role(entry["proposals"][0])},
+                    agreement=entry["proposals"][0]["description"]["about"].get("agreement"),
+                    units_drawn=entry["population"],
                 )
             )
         cells = [

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from prosect.assay import plans
 from prosect.assay.spec import Spec
+from prosect.assay.studies.keeping import cause_of, kept, newest, to_refine
 from prosect.assay.study import Shown
-from prosect.core.exhibits import Exhibit, Figure, FigureTable, Grid, InputExample, Scatter, SiteCell
+from prosect.core.exhibits import Exhibit, Figure, FigureTable, Grid, InputExample, SiteCell
 from prosect.core.proportions import share
 from prosect.core.records import Component, Description, Executable, Hypothesis, TruthCheck
 from prosect.core.seeds import Seed
@@ -37,6 +38,7 @@ from prosect.store.run import RunFolder
 from prosect.validate.changes import silence
 from prosect.validate.replace import COMPOSITE
 from prosect.validate.subject import STATISTICAL, Subject, partners
+from prosect.validate.tester import Illustrations
 from prosect.validate.truth import check
 
 SITE = "hidden"
@@ -120,9 +122,9 @@ class Residues:
         )
         fits = [explainer.explain(hidden[:, j]) for j in range(hidden.shape[1])]
         about = {
-            "neurons": [_kept(fit) for fit in fits],
+            "neurons": [kept(fit) for fit in fits],
             "shuffled": {
-                str(j): _kept(explainer.explain(hidden[rng.permutation(len(hidden)), j])) for j in drawn
+                str(j): kept(explainer.explain(hidden[rng.permutation(len(hidden)), j])) for j in drawn
             },
             "polynomials": [
                 Polynomial.fit(pairs, hidden[:, j]).executable().model_dump(mode="json")
@@ -130,7 +132,7 @@ class Residues:
             ],
             "controls": {
                 "state": state,
-                "fits": [_kept(explainer.explain(codes[:, i])) for i in range(CONTROLS)],
+                "fits": [kept(explainer.explain(codes[:, i])) for i in range(CONTROLS)],
             },
             "drawn": drawn,
             "examples": {str(j): self._examples(pairs, hidden[:, j], second, j, fits[j]) for j in drawn},
@@ -168,7 +170,7 @@ class Residues:
                     self.subject.spend(batch, "explore")
                     change = (run.output - base.output).cpu()[order]
                     makers[j].update(base[SITE][:, j].cpu(), change, second=part == "explore.second")
-        return {str(j): _kept(makers[j].explain()) for j in drawn}
+        return {str(j): kept(makers[j].explain()) for j in drawn}
 
     @cached_property
     def drawn(self) -> list[int]:
@@ -189,12 +191,10 @@ class Residues:
                 own = {**wrong, "explored": {}}
                 draw = "scripted"
             if round > 1:
-                last = _last(found, component.name, self.subject)
-                if last is None or last.overall not in ("refuted", "inconclusive"):
-                    continue
-                if last.hypothesis.description.cause == Description.model_validate(own["description"]).cause:
-                    continue  # explore has nothing better to say
-                parent, draw = last.hypothesis.id, "refined"
+                failed = to_refine(newest(found, component, "cause"))
+                if failed is None or failed.hypothesis.description.cause == cause_of(own):
+                    continue  # it stands, or explore has nothing better to say
+                parent, draw = failed.hypothesis.id, "refined"
             if own["found"]:
                 out.append(self._cause(component, own, j, draw, fold, parent))
             if written["found"] and round == 1:
@@ -229,11 +229,8 @@ class Residues:
             self.spec,
             fold,
             "input",
-            controls=[
-                (self.controls.component(i), Executable.model_validate(f["description"]["cause"]))
-                for i, f in enumerate(fits)
-            ],
-            shuffled=Executable.model_validate(self.seen["shuffled"][str(j)]["description"]["cause"]),
+            controls=[(self.controls.component(i), cause_of(f)) for i, f in enumerate(fits)],
+            shuffled=cause_of(self.seen["shuffled"][str(j)]),
             baselines=[("polynomial", True, Executable.model_validate(self.seen["polynomials"][j]))],
             firing=False,
         )
@@ -305,7 +302,7 @@ class Residues:
         """Against the organism's truth, where there is one."""
         return None if self.truth is None else check(hypothesis, self.truth)
 
-    def show(self, found: Mapping[str, Verdict], scatters: Mapping[str, Scatter]) -> Shown:
+    def show(self, found: Mapping[str, Verdict], seen: Illustrations) -> Shown:
         """A card with two small images for each drawn neuron, and how many frequencies are right."""
         everything = torch.cartesian_prod(torch.arange(self.p), torch.arange(self.p))
 
@@ -328,7 +325,7 @@ class Residues:
                     inputs=tuple(
                         InputExample.model_validate(e) for e in self.seen["examples"][str(j)]["shown"]
                     ),
-                    scatter=scatters.get(causes[-1].id) if causes else None,
+                    scatter=seen.scatters.get(causes[-1].id) if causes else None,
                     grid=Grid(
                         rows="a",
                         columns="b",
@@ -404,22 +401,3 @@ class Residues:
 def _grid(values: np.ndarray, p: int) -> tuple[tuple[float, ...], ...]:
     table = values.reshape(p, p)
     return tuple(tuple(round(float(x), 4) for x in row) for row in table)
-
-
-def _kept(explained: Any) -> dict[str, Any]:
-    return {
-        "description": explained.description.model_dump(mode="json"),
-        "found": explained.found,
-        "explored": explained.explored,
-    }
-
-
-def _last(found: Mapping[str, Verdict], component: str, subject: Subject) -> Verdict | None:
-    mine = [
-        v
-        for v in found.values()
-        if v.hypothesis.component.name == component
-        and v.hypothesis.side == "cause"
-        and v.hypothesis.scope == subject.scope
-    ]
-    return mine[-1] if mine else None

@@ -1,0 +1,47 @@
+"""What the studies share: how descriptions are kept in a run's steps, and how claims and rivals are picked from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from prosect.core.records import Component, Executable, Side
+from prosect.core.verdicts import Verdict
+from prosect.describe.explained import Explained
+
+
+def kept(explained: Explained) -> dict[str, Any]:
+    """A proposal as JSON."""
+    return {
+        "description": explained.description.model_dump(mode="json"),
+        "found": explained.found,
+        "explored": explained.explored,
+    }
+
+
+def cause_of(entry: Mapping[str, Any]) -> Executable:
+    """The cause side of what `kept` kept."""
+    return Executable.model_validate(entry["description"]["cause"])
+
+
+def nearest(rates: Sequence[float], rate: float, most: int) -> list[int]:
+    """Which of some components fire about as often as one does, the nearest first."""
+    gaps = [abs(np.log(max(r, 1e-6) / max(rate, 1e-6))) for r in rates]
+    return sorted(range(len(gaps)), key=lambda i: (gaps[i], i))[:most]
+
+
+def newest(found: Mapping[str, Verdict], component: Component, side: Side) -> Verdict | None:
+    """The newest of a study's own claims about one side of a component."""
+    mine = [
+        v
+        for v in found.values()
+        if v.hypothesis.component.name == component.name and v.hypothesis.side == side
+    ]
+    return mine[-1] if mine else None
+
+
+def to_refine(verdict: Verdict | None) -> Verdict | None:
+    """A verdict that calls for a better description; None where there is none or it stands."""
+    return verdict if verdict is not None and verdict.overall in ("refuted", "inconclusive") else None
