@@ -27,12 +27,12 @@ import numpy as np
 from figures import Figure, report
 
 SETTINGS: dict[str, Any] = {
-    "describe.components": 12,
-    "describe.effects": 3,
+    "describe.components": 9,
+    "describe.effects": 2,
     "data.inputs": 120,
     "describe.controls": 2,
-    "describe.tokens": 8_000,
-    "validate.effect_rows": 44,
+    "describe.tokens": 6_000,
+    "validate.effect_rows": 40,
     "validate.seal": False,
 }
 """What these runs change of the preset: fewer components, so that a run takes seconds."""

@@ -140,3 +140,16 @@ def test_bad_input_is_refused():
         EffectExplainer(["only"])
     with pytest.raises(ShapeMismatch):
         direct(torch.zeros(3), torch.zeros(200, 4), OUTPUTS)
+
+
+def test_what_the_second_set_alone_gives_never_saw_the_first():
+    rng = np.random.default_rng(1)
+    found = EffectExplainer(OUTPUTS)
+    for second, output in ((False, 10), (True, 20)):
+        delta = 0.1 * rng.standard_normal((300, 200))
+        delta[:, output] -= 1.0
+        found.update(torch.from_numpy(delta), second=second)
+    explained = found.explain()
+    assert set(sets(explained)[0]) == {10, 20}
+    assert OutputSets.of(explained.second, Shelf()).raised == (20,)
+    assert measured(planted(), 0.1).explain().second is None

@@ -340,3 +340,16 @@ def test_hostile_tokens_are_escaped_where_they_are_shown():
     explained = RuleExplainer(found, Shelf()).explain((CURRENT == 0) * 1.0)
     assert "<script>" not in str(explained._repr_html_())
     assert "&lt;script&gt;" in str(explained._repr_html_())
+
+
+@pytest.mark.parametrize("richness", ["token", "context"])
+def test_what_the_second_set_alone_gives_never_saw_the_first(richness):
+    signal = np.where(CONTEXTS.second, np.isin(CURRENT, (3, 5)), np.isin(CURRENT, (3, 7))) * 2.0
+    explained = EXPLAINER.explain(signal, richness)
+    current, _ = flat(FRESH)
+    again = TokenRule.of(explained.second, SHELF)
+    said = np.concatenate([again.activation(b) for b in batches(FRESH)])
+    assert said[np.isin(current, (3, 5))].min() > 1.0 and said[~np.isin(current, (3, 5))].max() < 0.5
+    assert on(explained, FRESH)[current == 7].mean() > 0.5  # both sets together know of the first's token
+    same = EXPLAINER.explain(np.isin(CURRENT, (3, 5)) * 2.0, richness)
+    assert same.second == same.executable

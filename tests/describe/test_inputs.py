@@ -125,3 +125,12 @@ def test_bad_input_is_refused():
         InputRule("x", (9,), (1.0,), 0.0).activation(batch(FRESH))
     with pytest.raises(BadInput, match="malformed"):
         InputRule.of(Executable(kind="input-rule", parameters={"tensor": "s"}), Shelf())
+
+
+def test_what_the_second_set_alone_gives_never_saw_the_first():
+    second = np.arange(len(INPUTS)) % 2 == 1
+    y = np.maximum(np.where(second, 4.0, 2.0) * INPUTS[:, 4] - 0.2, 0)
+    found = InputExplainer(INPUTS, "s", Seed(0), second).explain(y)
+    rule, again = (InputRule.of(e, Shelf()) for e in (found.executable, found.second))
+    assert again.inputs == rule.inputs == (4,)
+    assert again.coefficients == pytest.approx((4.0,), abs=1e-6) and 2.1 < rule.coefficients[0] < 3.9

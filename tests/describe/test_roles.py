@@ -305,3 +305,14 @@ def test_every_role_has_words():
     assert {r.role for r in ALL} == set(ROLES)
     assert len({r.words for r in ALL}) == len(ALL)
     assert isinstance(OffsetTable(np.ones(2)).grid(4), np.ndarray)
+
+
+def test_what_the_second_set_alone_gives_never_saw_the_first():
+    found, roles = RoleExplainer(1), (HeadRole("previous"), HeadRole("first"))
+    for i, batch in enumerate(batches(DOCS, size=6)):
+        found.update(batch, pattern(roles[i % 2], batch)[:, None], second=i % 2 == 1)
+    assert {HeadRole.of(p.second, Shelf()) for p in found.explain(0)} == {HeadRole("first")}
+    alone = RoleExplainer(1)
+    for batch in batches(DOCS, size=6):
+        alone.update(batch, pattern(roles[0], batch)[:, None])
+    assert alone.explain(0)[0].second is None

@@ -249,3 +249,19 @@ def test_bad_input_is_refused():
         TrigonometricOutputExplainer(P).update(torch.zeros(3), torch.zeros(3, 5))
     with pytest.raises(TooLittleData):
         TrigonometricOutputExplainer(P).explain()
+
+
+def test_what_the_second_set_alone_gives_never_saw_the_first():
+    second = np.arange(len(EXPLORED)) % 2 == 1
+    one, two = neuron(1), neuron(2)
+    y = np.where(second, two.at(EXPLORED), one.at(EXPLORED))
+    found = TrigonometricExplainer(EXPLORED, P, Seed(0), second=second).explain(y)
+    formula = Trigonometric.of(found.second, Shelf())
+    assert not found.found and one.canonical.k != two.canonical.k
+    assert formula.k == two.canonical.k and formula.at(EVERY) == pytest.approx(two.at(EVERY), abs=1e-5)
+    waves = TrigonometricOutput(P, 4, 1.2, 0.8), TrigonometricOutput(P, 9, 0.3, 0.8)
+    maker, z = TrigonometricOutputExplainer(P), np.random.default_rng(0).random(100)
+    for half, wave in enumerate(waves):
+        maker.update(torch.from_numpy(z), torch.from_numpy(-z[:, None] * wave.wave), second=bool(half))
+    output = TrigonometricOutput.of(maker.explain().second, Shelf())
+    assert output.k == 9 and apart(output.theta, 0.3) < 1e-6

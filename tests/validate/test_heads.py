@@ -159,6 +159,28 @@ def test_an_offset_table_accounts_for_an_offset_head(network):
     assert e.p == 1.0
 
 
+def test_another_description_is_measured_on_the_same_head(network):
+    """As the one that the second document set alone gives: it scores as it would if it were claimed."""
+    subject, truth = network
+    where = heads_of(truth, "previous")[0]
+    rivals = [control("second-document-set", decides=False, descriptions=[role("first")])]
+    c = claim(
+        subject,
+        head(*where),
+        cause=role("previous"),
+        tests=[plan(kind="attend", rivals=[*rivals, control(UNIFORM)], unit="cluster")],
+    )
+    other = claim(
+        subject,
+        head(*where),
+        cause=role("first"),
+        tests=[plan(kind="attend", rivals=[control(UNIFORM)], unit="cluster")],
+    )
+    mine, its = open_fold([c, other], subject, "validate.0", Seed(0)).evidence
+    assert mine.comparisons[0].measured.estimate == pytest.approx(its.measured.estimate, abs=1e-6)
+    assert mine.comparisons[0].difference.estimate > 0.5
+
+
 def test_what_is_no_head_is_refused(network):
     subject, _ = network
     c = claim(subject, head(0, 0), cause=role("previous"), tests=[plan(kind="attend", unit="cluster")])

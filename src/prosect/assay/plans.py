@@ -14,6 +14,9 @@ from prosect.core.records import Component, Executable, Rival, TestPlan
 from prosect.core.seeds import Seed
 from prosect.validate import attend, changes, matters, predict, raises, replace
 
+SECOND = "second-document-set"
+"""What the same explainer finds in the second of the two explored document sets alone. It decides nothing: it shows
+how much of a description depends on which documents were looked at (Bolukbasi et al. 2021)."""
 DRAWS = 999
 """A lower bound; registration raises it."""
 
@@ -41,6 +44,7 @@ def predicts(
     shuffled: Executable,
     baselines: Sequence[tuple[str, bool, Executable]],
     untrained: Sequence[Fitted] = (),
+    second: Executable | None = None,
     firing: bool = True,
 ) -> TestPlan:
     """A cause: predicted against measured activation.
@@ -53,6 +57,7 @@ def predicts(
         shuffled: the description of this component's activations shuffled over documents.
         baselines: (name, whether the claim must beat it, table).
         untrained: components of untrained networks; shown, since a claim may be true of them too.
+        second: the description found in the second document set alone; shown.
         firing: whether to ask for units in which the component is active.
     """
     margin = spec.validate_.margin
@@ -72,6 +77,7 @@ def predicts(
     ]
     if untrained:
         rivals.append(_fitted("untrained-networks", untrained, 0.0, decides=False))
+    rivals += _second(second)
     return _plan(
         spec,
         fold,
@@ -83,6 +89,12 @@ def predicts(
         rivals=tuple(r for r in rivals if r.descriptions),
         firing_min=spec.validate_.firing_min if firing else 0,
     )
+
+
+def _second(found: Executable | None) -> tuple[Rival, ...]:
+    if found is None:
+        return ()
+    return (Rival(name=SECOND, role="control", decides=False, descriptions=(found,)),)
 
 
 def _fitted(name: str, members: Sequence[Fitted], margin: float, *, decides: bool = True) -> Rival:
@@ -97,7 +109,13 @@ def _fitted(name: str, members: Sequence[Fitted], margin: float, *, decides: boo
 
 
 def raises_outputs(
-    spec: Spec, fold: str, *, controls: Sequence[Fitted], others: Sequence[Executable], scale: float
+    spec: Spec,
+    fold: str,
+    *,
+    controls: Sequence[Fitted],
+    others: Sequence[Executable],
+    scale: float,
+    second: Executable | None = None,
 ) -> TestPlan:
     """An effect on named outputs.
 
@@ -107,6 +125,7 @@ def raises_outputs(
         controls: random directions, each with the outputs found for it.
         others: outputs claimed of other components: the labels, shuffled.
         scale: size of the removal that effects are expressed for, in the site's units.
+        second: the outputs named from the second document set alone; shown.
     """
     margin = spec.validate_.margin_effect
     return _plan(
@@ -120,6 +139,7 @@ def raises_outputs(
         rivals=(
             _fitted(raises.RANDOM, controls, margin),
             Rival(name=raises.SHUFFLED, role="control", margin=margin, descriptions=tuple(others)),
+            *_second(second),
         ),
         firing_min=spec.validate_.firing_min,
         parameters={"scale": scale, "rows": spec.validate_.effect_rows},
@@ -133,6 +153,7 @@ def attends(
     others: Sequence[Component],
     offsets: Executable,
     content: bool,
+    second: Executable | None = None,
 ) -> TestPlan:
     """A head's attention.
 
@@ -143,6 +164,7 @@ def attends(
         offsets: the head's own mean attention by distance.
         content: whether the role depends on the text; such a role must beat distance and shuffled text,
             a role by position must beat evenly spread attention.
+        second: the head's best role in the second document set alone; shown.
     """
     margin = spec.validate_.margin_attention
     return _plan(
@@ -164,6 +186,7 @@ def attends(
                 descriptions=(offsets,),
             ),
             Rival(name=attend.UNIFORM, role="baseline", margin=margin),
+            *_second(second),
         ),
         firing_min=spec.validate_.firing_min,
     )
@@ -216,8 +239,13 @@ def matters_together(
 OTHER_SETS = "other-sets-of-heads"
 
 
-def changes_outputs(spec: Spec, fold: str, *, others: Sequence[Executable]) -> TestPlan:
-    """A unit's effect on every output, against other units' descriptions."""
+def changes_outputs(
+    spec: Spec, fold: str, *, others: Sequence[Executable], second: Executable | None = None
+) -> TestPlan:
+    """A unit's effect on every output, against other units' descriptions.
+
+    ``second`` is what the second set of explored inputs alone gives; shown.
+    """
     return _plan(
         spec,
         fold,
@@ -233,6 +261,7 @@ def changes_outputs(spec: Spec, fold: str, *, others: Sequence[Executable]) -> T
                 margin=spec.validate_.margin_change,
                 descriptions=tuple(others),
             ),
+            *_second(second),
         ),
     )
 

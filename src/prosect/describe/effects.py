@@ -9,7 +9,7 @@ nothing lies between the component and the outputs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -107,12 +107,16 @@ class EffectExplainer:
                 f"{len(outputs)} output(s)", "two or more, by which one can be raised over another"
             )
         self.outputs = outputs
-        self._n = 0
-        self._total = np.zeros(len(outputs))
-        self._squares = np.zeros(len(outputs))
+        self._n = np.zeros(2, dtype=int)  # in each of two disjoint document sets
+        self._total = np.zeros((2, len(outputs)))
+        self._squares = np.zeros((2, len(outputs)))
 
-    def update(self, delta: Float[Tensor, "n outputs"]) -> None:
+    def update(self, delta: Float[Tensor, "n outputs"], second: bool = False) -> None:
         """Add the changes at some positions: outputs with the component ablated minus without.
+
+        Args:
+            delta: the changes.
+            second: whether the positions belong to the second of two disjoint document sets.
 
         Raises:
             ShapeMismatch: there is not one number for each output.
@@ -126,9 +130,9 @@ class EffectExplainer:
                 "NaN or infinity in changes of outputs", "finite changes", "checking the ablation"
             )
         change -= change.mean(axis=1, keepdims=True)
-        self._n += len(change)
-        self._total += change.sum(axis=0)
-        self._squares += (change * change).sum(axis=0)
+        self._n[int(second)] += len(change)
+        self._total[int(second)] += change.sum(axis=0)
+        self._squares[int(second)] += (change * change).sum(axis=0)
 
     @property
     def effect(self) -> Float[np.ndarray, " outputs"]:
@@ -137,12 +141,12 @@ class EffectExplainer:
         Raises:
             TooLittleData: fewer than two positions were added.
         """
-        if self._n < 2:
+        n = int(self._n.sum())
+        if n < 2:
             raise TooLittleData(
-                f"{self._n} position(s) where the component fires", "two or more", "more explored text"
+                f"{n} position(s) where the component fires", "two or more", "more explored text"
             )
-        mean = -self._total / self._n
-        return np.asarray(mean - np.median(mean))
+        return _effect(n, self._total.sum(axis=0))
 
     def explain(self) -> Explained:
         """The outputs raised and lowered most reliably.
@@ -150,14 +154,37 @@ class EffectExplainer:
         Raises:
             TooLittleData: fewer than two positions were added.
         """
-        effect = self.effect
-        mean = self._total / self._n
-        variance = np.maximum(self._squares - self._n * mean * mean, 0.0) / (self._n - 1)
-        error = np.sqrt(variance / self._n)
-        # An effect without any variation is as reliable as arithmetic allows.
-        error = np.maximum(error, 1e-9 * np.abs(effect).max(initial=0.0))
-        ratio = np.divide(effect, error, out=np.zeros_like(effect), where=error > 0)
-        return _explained(effect, ratio, ratio, FLOOR, self.outputs, METHOD, {"positions": self._n})
+        effect, n = self.effect, int(self._n.sum())
+        ratio = _ratio(effect, n, self._total.sum(axis=0), self._squares.sum(axis=0))
+        found = _explained(effect, ratio, ratio, FLOOR, self.outputs, METHOD, {"positions": n})
+        again = int(self._n[1])
+        if again < 2:
+            return found
+        effect = _effect(again, self._total[1])
+        ratio = _ratio(effect, again, self._total[1], self._squares[1])
+        return replace(found, second=_named(effect, ratio, ratio, FLOOR).executable())
+
+
+def _effect(n: int, total: Float[np.ndarray, " outputs"]) -> Float[np.ndarray, " outputs"]:
+    mean = -total / n
+    return np.asarray(mean - np.median(mean))
+
+
+def _ratio(
+    effect: Float[np.ndarray, " outputs"],
+    n: int,
+    total: Float[np.ndarray, " outputs"],
+    squares: Float[np.ndarray, " outputs"],
+) -> Float[np.ndarray, " outputs"]:
+    """Mean changes in units of their standard errors."""
+    mean = total / n
+    error = np.sqrt(np.maximum(squares - n * mean * mean, 0.0) / (n - 1) / n)
+    # An effect without any variation is as reliable as arithmetic allows.
+    error = np.maximum(error, 1e-9 * np.abs(effect).max(initial=0.0))
+    ratio: Float[np.ndarray, " outputs"] = np.divide(
+        effect, error, out=np.zeros_like(effect), where=error > 0
+    )
+    return ratio
 
 
 def direct(
@@ -199,22 +226,31 @@ def _explained(
     method: str,
     about: dict[str, Json],
 ) -> Explained:
-    raised, lowered = _side(effect, order, ratio, floor, 1.0), _side(effect, order, ratio, floor, -1.0)
+    sets = _named(effect, order, ratio, floor)
     explored: Json = [
-        {"output": int(i), "effect": significant(float(effect[i]))} for i in [*raised, *lowered]
+        {"output": i, "effect": significant(float(effect[i]))} for i in [*sets.raised, *sets.lowered]
     ]
-    sets = OutputSets(tuple(raised.tolist()), tuple(lowered.tolist()))
     return Explained(
         Description(
             words=_words([outputs[i] for i in sets.raised], [outputs[i] for i in sets.lowered]),
             effect=sets.executable(),
-            about={**about, "raised": len(raised), "lowered": len(lowered)},
+            about={**about, "raised": len(sets.raised), "lowered": len(sets.lowered)},
         ),
         "effect",
         method,
         bool(sets.raised or sets.lowered),
         {"effects": explored},
     )
+
+
+def _named(
+    effect: Float[np.ndarray, " outputs"],
+    order: Float[np.ndarray, " outputs"],
+    ratio: Float[np.ndarray, " outputs"],
+    floor: float,
+) -> OutputSets:
+    raised, lowered = (_side(effect, order, ratio, floor, sign) for sign in (1.0, -1.0))
+    return OutputSets(tuple(raised.tolist()), tuple(lowered.tolist()))
 
 
 def _side(

@@ -22,6 +22,8 @@ class Explained:
         found: whether the explainer saw anything; if not, the description says so and its executable
             predicts no more than a constant, so that it can still serve as a control.
         explored: the numbers seen on explore, as `Hypothesis.explored` wants them.
+        second: what the second of two disjoint document sets alone gives, as the executable; None where
+            explore was not divided or nothing of it was looked at.
     """
 
     description: Description
@@ -29,6 +31,7 @@ class Explained:
     method: str
     found: bool
     explored: dict[str, Json] = field(default_factory=dict)
+    second: Executable | None = None
 
     @property
     def executable(self) -> Executable:

@@ -189,7 +189,7 @@ class RuleExplainer:
         both = _cross(data, self.most_leaves)
         size = _size(both)
         grown = grow(data, merged(*(d.part for d in data)), size)
-        tree = self._tree(grown)
+        tree, again = self._tree(grown), self._tree(both[1].grown, size)
         base = float(values.mean())
         correlation, unigram = _crossed(both, size), _unigram([d.root for d in data])
         about = {**_about(tree, grown, data, base), "richness": richness, **_agreement(both, size)}
@@ -203,7 +203,8 @@ class RuleExplainer:
             "correlation": significant(correlation),
             "unigram": significant(unigram),
         }
-        return Explained(description, "cause", METHOD, isinstance(tree, Branch), explored)
+        second = TokenRule(again, self.contexts.vocabulary).executable(self.shelf)
+        return Explained(description, "cause", METHOD, isinstance(tree, Branch), explored, second)
 
     def _halves(self, richness: str) -> tuple[Part, Part]:
         if richness not in self._parts:
@@ -220,11 +221,15 @@ class RuleExplainer:
         places = {CATEGORICAL[column]: place for place, column in enumerate(data[0].part.columns)}
         return lambda place, token: float(totals[places[place]][self.contexts.code[token]])
 
-    def _tree(self, grown: Grown) -> Tree:
-        means = grown.sums[1] / np.maximum(grown.sums[0], 1.0)
+    def _tree(self, grown: Grown, size: int = MOST_LEAVES) -> Tree:
+        """The first questions of a tree, with at most so many leaves."""
+        splits = grown.splits[: size - 1]
+        gathered = np.arange(len(splits) + 1)[:, None] == grown.smaller(len(splits) + 1)
+        n, total, _ = grown.sums @ gathered.T
+        means = total / np.maximum(n, 1.0)
 
         def build(leaf: int, turn: int) -> Tree:
-            for later, (split_leaf, split) in enumerate(grown.splits[turn:], turn + 1):
+            for later, (split_leaf, split) in enumerate(splits[turn:], turn + 1):
                 if split_leaf == leaf:
                     asked = predicate(split, self.contexts)
                     return Branch(asked, build(later, later), build(leaf, later))

@@ -204,7 +204,8 @@ class InputExplainer:
         }
         explored: dict[str, Json] = {"correlation": significant(_correlation(crossed[size], y))}
         description = Description(words=rule.words, cause=rule.executable(), about=about)
-        return Explained(description, "cause", METHOD, bool(rule.inputs), explored)
+        second = self._rounded(chosen[1][size]).executable()
+        return Explained(description, "cause", METHOD, bool(rule.inputs), explored, second)
 
     def _rounded(self, rule: InputRule) -> InputRule:
         coefficients = tuple(significant(c) for c in rule.coefficients)

@@ -258,6 +258,7 @@ class RoleExplainer:
                 f"a role that applies to {FEWEST_QUERIES} queries",
                 "longer windows, or text with repetitions",
             )
+        again = [s for s in self.scores(head, True) if s.queries >= FEWEST_QUERIES]
         out = []
         for score in usable[:most]:
             found = score.excess >= FLOOR
@@ -285,6 +286,7 @@ class RoleExplainer:
                     METHOD,
                     found,
                     explored,
+                    again[0].role.executable() if again else None,
                 )
             )
         return out

@@ -9,6 +9,7 @@ Levenberg-Marquardt. Everything shown is cross-fitted on two disjoint sets of pa
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -128,6 +129,7 @@ class TrigonometricExplainer:
             METHOD,
             found,
             {"R²": significant(explained), "correlation": _correlation(crossed, y)},
+            _tidy(fits["second"]).executable(),
         )
 
     def _fit(self, name: str, y: Float[np.ndarray, " n"]) -> Trigonometric:
@@ -270,7 +272,11 @@ class TrigonometricOutputExplainer:
         agreement = _correlation(*parts) if len(parts) == 2 else None
         squares = float(self._squares.sum())
         weights = -self._sums.sum(axis=0) / squares if squares > 0 else np.zeros(self.p)
-        return written(weights, self.cause, float(total / count), {"agreement": agreement})
+        level = float(total / count)
+        found = written(weights, self.cause, level, {"agreement": agreement})
+        if len(parts) < 2:
+            return found
+        return replace(found, second=written(parts[1], self.cause, level).executable)
 
 
 def written(

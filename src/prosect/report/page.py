@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Sequence
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,9 @@ def _asset(name: str) -> str:
     return text.replace("\r\n", "\n")
 
 
+@cache
 def _environment() -> Environment:
+    """The templates, compiled once in a process."""
     environment = Environment(
         loader=FunctionLoader(_asset),
         autoescape=True,

@@ -70,6 +70,8 @@ class Attend:
                     members = [self._quantity("table", role, head, self._role(e)) for e in rival.descriptions]
                 elif rival.name in (SHUFFLED, UNIFORM):
                     members = [self._quantity(rival.name, role, head)]
+                elif rival.descriptions:  # the same head where another description says it looks
+                    members = [self._quantity("own", self._role(e), head) for e in rival.descriptions]
                 else:
                     raise BadInput(f"rival {rival.name!r} in an attention test", "one of this test's rivals")
                 rivals.append(members)

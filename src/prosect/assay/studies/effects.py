@@ -6,21 +6,23 @@ refined by the outputs that removing the component was seen to change. Elsewhere
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from prosect.assay import plans
-from prosect.assay.studies.keeping import kept, nearest, newest, to_refine
+from prosect.assay.studies.keeping import kept, nearest, newest, second_of, to_refine
 from prosect.assay.studies.survey import Survey
 from prosect.core.exhibits import OutputEffect
 from prosect.core.progress import step
 from prosect.core.records import Component, Description, Draw, Executable, Hypothesis, Measured
 from prosect.core.verdicts import Verdict
+from prosect.data.batch import Batch
 from prosect.describe.effects import EffectExplainer, direct
 from prosect.describe.explained import Explained
-from prosect.validate.raises import Remover, relabel
+from prosect.validate.raises import Removal, Remover, relabel
 from prosect.validate.subject import STATISTICAL
 
 SHUFFLES = 3
@@ -75,6 +77,7 @@ class Effects:
                 ],
                 others=[_effect(others[i]) for i in mixed[:SHUFFLES]],
                 scale=SIZE * self.survey.norm,
+                second=second_of(entry),
             )
             self._named[c.name] = entry
             out.append(
@@ -128,25 +131,19 @@ class Effects:
     def _ablated(self, components: Sequence[Component]) -> list[dict[str, Any]]:
         """Take each component out of explored rows and add up what that does."""
         strings = self.survey.words.strings
-        remover = Remover(self.subject, components, rows=self.spec.validate_.effect_rows // 2, per_unit=1)
         explainers = [EffectExplainer(strings) for _ in components]
         total = torch.zeros(len(components), len(strings), dtype=torch.float64)
         size, count = [0.0] * len(components), [0] * len(components)
-        with step("removing components from explored text", len(components), "components"):
-            for batch in self.survey.explored.batches:
-                if remover.done:
-                    break
-                moved = batch.to(self.subject.model.device)
-                trace = self.subject.model.run(moved, capture=remover.sites)
-                self.subject.spend(batch, "explore")
-                for j, removal in remover.remove(moved, trace, trace.output, "explore"):
-                    change = removal.change
-                    if self.subject.null == STATISTICAL:
-                        change = relabel(removal, self.subject.seed.child("null", "outputs", "explore", j))
-                    explainers[j].update(-change)
-                    total[j] += change.double().sum(dim=0).cpu()
+        seen = self.survey.explored
+        with step("removing components from explored text", 2 * len(components), "components") as shown:
+            for half in (False, True):  # as many rows of each document set, so that they can be compared
+                batches = [b for b, second in zip(seen.batches, seen.second, strict=True) if second == half]
+                for j, removal in self._removals(components, batches):
+                    explainers[j].update(-removal.change, second=half)
+                    total[j] += removal.change.double().sum(dim=0).cpu()
                     size[j] += float(removal.size.sum())
-                    count[j] += len(change)
+                    count[j] += len(removal.change)
+                shown.advance(len(components))
         out = []
         for j, explainer in enumerate(explainers):
             if count[j] < 2:
@@ -155,6 +152,24 @@ class Effects:
             falls = total[j] * (SIZE * self.survey.norm / size[j])
             out.append(self._entry(explainer.explain(), falls.tolist()))
         return out
+
+    def _removals(
+        self, components: Sequence[Component], batches: Sequence[Batch]
+    ) -> Iterator[tuple[int, Removal]]:
+        """Each component taken out of some of these rows, until it was taken out of enough."""
+        rows = max(1, self.spec.validate_.effect_rows // 4)
+        remover = Remover(self.subject, components, rows=rows, per_unit=1)
+        for batch in batches:
+            if remover.done:
+                return
+            moved = batch.to(self.subject.model.device)
+            trace = self.subject.model.run(moved, capture=remover.sites)
+            self.subject.spend(batch, "explore")
+            for j, removal in remover.remove(moved, trace, trace.output, "explore"):
+                if self.subject.null == STATISTICAL:
+                    seed = self.subject.seed.child("null", "outputs", "explore", j)
+                    removal = replace(removal, change=relabel(removal, seed))
+                yield j, removal
 
     def _entry(self, explained: Explained, falls: Sequence[float] | None = None) -> dict[str, Any]:
         """A proposal with how far each named output fell on explore, for a removal of the size the test asks for."""

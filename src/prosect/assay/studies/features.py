@@ -16,7 +16,7 @@ from torch import Tensor
 from prosect.assay import plans
 from prosect.assay.decomposing import fit
 from prosect.assay.spec import Spec
-from prosect.assay.studies.keeping import cause_of, kept, nearest, newest, to_refine
+from prosect.assay.studies.keeping import cause_of, kept, nearest, newest, second_of, to_refine
 from prosect.assay.study import Shown
 from prosect.core.exhibits import Exhibit, Figure, FigureTable, InputExample, SiteCell
 from prosect.core.progress import step
@@ -224,6 +224,7 @@ class Features:
                 "input",
                 controls=[(self.controls.component(i), cause_of(controls[i][how])) for i in near],
                 shuffled=cause_of(entry["shuffled"][how]),
+                second=second_of(entry[how]),
                 baselines=[],
             )
             out.append(

@@ -17,6 +17,7 @@ from torch import Tensor
 from prosect.assay import plans
 from prosect.assay.explored import thinned, vocabulary
 from prosect.assay.spec import Spec
+from prosect.assay.studies.keeping import kept, second_of
 from prosect.assay.study import Shown
 from prosect.core.exhibits import AttentionExample, Exhibit, SiteCell
 from prosect.core.progress import step
@@ -127,14 +128,7 @@ class Heads:
             )
             found.append(
                 {
-                    "proposals": [
-                        {
-                            "description": p.description.model_dump(mode="json"),
-                            "found": p.found,
-                            "explored": p.explored,
-                        }
-                        for p in proposals
-                    ],
+                    "proposals": [kept(p) for p in proposals],
                     "offsets": explainer.offset_table(head)
                     .executable(self.subject.shelf)
                     .model_dump(mode="json"),
@@ -298,6 +292,7 @@ class Heads:
             others=others,
             offsets=Executable.model_validate(seen["offsets"]),
             content=role.role in CONTENT,
+            second=second_of(proposal),
         )
         shared: dict[str, Any] = {
             "round": 1,

@@ -18,12 +18,18 @@ def kept(explained: Explained) -> dict[str, Any]:
         "description": explained.description.model_dump(mode="json"),
         "found": explained.found,
         "explored": explained.explored,
+        "second": None if explained.second is None else explained.second.model_dump(mode="json"),
     }
 
 
 def cause_of(entry: Mapping[str, Any]) -> Executable:
     """The cause side of what `kept` kept."""
     return Executable.model_validate(entry["description"]["cause"])
+
+
+def second_of(entry: Mapping[str, Any]) -> Executable | None:
+    """What the second document set alone gave."""
+    return None if entry["second"] is None else Executable.model_validate(entry["second"])
 
 
 def nearest(rates: Sequence[float], rate: float, most: int) -> list[int]:

@@ -15,7 +15,7 @@ from prosect.assay import plans
 from prosect.assay.spec import Spec
 from prosect.assay.studies.causes import Causes
 from prosect.assay.studies.effects import Effects
-from prosect.assay.studies.keeping import cause_of, nearest, newest, to_refine
+from prosect.assay.studies.keeping import cause_of, nearest, newest, second_of, to_refine
 from prosect.assay.studies.survey import Survey, layer_of
 from prosect.assay.study import Shown
 from prosect.core.exhibits import Exhibit, SiteCell, TokenExample
@@ -118,6 +118,7 @@ class Latents:
                 ("frequency-table", not context, tables["frequency-table"]),
             ],
             untrained=_matched(self.causes.untrained, richness, rate, NEAREST),
+            second=second_of(rule),
         )
         return Hypothesis(
             round=round,

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from prosect.assay import plans
 from prosect.assay.spec import Spec
-from prosect.assay.studies.keeping import cause_of, kept, newest, to_refine
+from prosect.assay.studies.keeping import cause_of, kept, newest, second_of, to_refine
 from prosect.assay.study import Shown
 from prosect.core.exhibits import Exhibit, Figure, FigureTable, Grid, InputExample, SiteCell
 from prosect.core.proportions import share
@@ -231,6 +231,7 @@ class Residues:
             "input",
             controls=[(self.controls.component(i), cause_of(f)) for i, f in enumerate(fits)],
             shuffled=cause_of(self.seen["shuffled"][str(j)]),
+            second=second_of(own),
             baselines=[("polynomial", True, Executable.model_validate(self.seen["polynomials"][j]))],
             firing=False,
         )
@@ -253,6 +254,7 @@ class Residues:
                 Executable.model_validate(self.seen["outputs"][str(i)]["description"]["effect"])
                 for i in picks
             ],
+            second=second_of(written),
         )
         return Hypothesis(
             **self._shared(component, "random", None),
