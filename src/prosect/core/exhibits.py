@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import Field
 
 from prosect.core.canonical import Json
+from prosect.core.pictures import Picture
 from prosect.core.records import Component, Finite, Measured, Record
 
 Stratum = Literal["top", "middle", "near miss", "random"]
@@ -198,6 +199,7 @@ class Findings(Record):
         map: every place of the model, examined or not.
         splits: counts.
         tables: figures that belong to no single claim.
+        pictures: what explore looked like.
         decisions: what was decided for the user, one sentence each.
         limits: what could not be ruled out.
         cost: counts, such as forward passes and tokens.
@@ -215,6 +217,7 @@ class Findings(Record):
     map: tuple[SiteCell, ...] = ()
     splits: tuple[SplitFact, ...] = ()
     tables: tuple[FigureTable, ...] = ()
+    pictures: tuple[Picture, ...] = ()
     decisions: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
     cost: dict[str, int] = Field(default_factory=dict)
