@@ -103,6 +103,10 @@ TESTS = Registry(
         ),
         "replace": ("prosect.validate.replace:Replace", "level 3: parts replaced by a description's code"),
         "learned": ("prosect.validate.learned:Learned", "rank among untrained networks"),
+        "measured-effect": (
+            "prosect.validate.measured:MeasuredEffect",
+            "effect: the claim's own measurement, row by row, beside its rivals'",
+        ),
     },
 )
 PRESETS = Registry(
