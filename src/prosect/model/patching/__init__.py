@@ -1,0 +1,27 @@
+"""What parts of a network do to its output, by putting there what another run had."""
+
+from __future__ import annotations
+
+from prosect.model.patching.activation import Candidate, PatchCell, PatchMap, denoising, noising
+from prosect.model.patching.confirm import ReEstimated, re_estimate
+from prosect.model.patching.joint import JointEffects, joint_effects
+from prosect.model.patching.metrics import by_row, logit_difference
+from prosect.model.patching.pairs import Pairs
+from prosect.model.patching.scores import Cost, RowScores
+
+__all__ = [
+    "Candidate",
+    "Cost",
+    "JointEffects",
+    "Pairs",
+    "PatchCell",
+    "PatchMap",
+    "ReEstimated",
+    "RowScores",
+    "by_row",
+    "denoising",
+    "joint_effects",
+    "logit_difference",
+    "noising",
+    "re_estimate",
+]
