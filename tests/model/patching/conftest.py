@@ -50,6 +50,12 @@ def opened(name):
             )
         case "neox":
             made = t.GPTNeoXForCausalLM(t.GPTNeoXConfig(**common))
+        case "gpt-oss":
+            made = t.GptOssForCausalLM(
+                t.GptOssConfig(
+                    head_dim=4, num_key_value_heads=2, num_local_experts=2, num_experts_per_tok=1, **common
+                )
+            )
         case "attention-only":
             made = Decoder(
                 DecoderConfig(vocab_size=20, num_hidden_layers=2, num_attention_heads=2, head_dim=8)

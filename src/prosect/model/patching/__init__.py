@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prosect.model.patching.activation import Candidate, PatchCell, PatchMap, denoising, noising
+from prosect.model.patching.attribution import AtpMap, attribution_patching
 from prosect.model.patching.confirm import ReEstimated, re_estimate
 from prosect.model.patching.joint import JointEffects, joint_effects
 from prosect.model.patching.mediation import Mediation, mediation
@@ -12,6 +13,7 @@ from prosect.model.patching.paths import PathEffects, edge_effects, path_patchin
 from prosect.model.patching.scores import Cost, RowScores
 
 __all__ = [
+    "AtpMap",
     "Candidate",
     "Cost",
     "JointEffects",
@@ -22,6 +24,7 @@ __all__ = [
     "PathEffects",
     "ReEstimated",
     "RowScores",
+    "attribution_patching",
     "by_row",
     "denoising",
     "edge_effects",

@@ -28,6 +28,7 @@ from prosect.model.patching.scores import Cost, RowScores
 if TYPE_CHECKING:
     from prosect.model.inputs import Inputs
     from prosect.model.model import Model
+    from prosect.model.patching.attribution import AtpMap
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +65,7 @@ class ReEstimated:
 
 def re_estimate(
     model: Model,
-    found: PatchMap,
+    found: PatchMap | AtpMap,
     cells: Sequence[Candidate],
     clean: Inputs,
     corrupted: Inputs,
@@ -78,7 +79,7 @@ def re_estimate(
     """Measure cells that were chosen on one set of pairs on another.
 
     Args:
-        found: the map that they were chosen from.
+        found: the map that they were chosen from, exact or estimated; either way cells are patched exactly.
         cells: such as ``found.top(5)``.
         clean, corrupted: pairs that ``found`` has not seen.
         metric: for these rows.
