@@ -1,0 +1,37 @@
+"""What parts of a network do to its output, by putting there what another run had."""
+
+from __future__ import annotations
+
+from prosect.model.patching.activation import Candidate, PatchCell, PatchMap, denoising, noising
+from prosect.model.patching.attribution import AtpMap, attribution_patching
+from prosect.model.patching.confirm import ReEstimated, re_estimate
+from prosect.model.patching.joint import JointEffects, joint_effects
+from prosect.model.patching.mediation import Mediation, mediation
+from prosect.model.patching.metrics import by_row, logit_difference
+from prosect.model.patching.pairs import Pairs
+from prosect.model.patching.paths import PathEffects, edge_effects, path_patching
+from prosect.model.patching.scores import Cost, RowScores
+
+__all__ = [
+    "AtpMap",
+    "Candidate",
+    "Cost",
+    "JointEffects",
+    "Mediation",
+    "Pairs",
+    "PatchCell",
+    "PatchMap",
+    "PathEffects",
+    "ReEstimated",
+    "RowScores",
+    "attribution_patching",
+    "by_row",
+    "denoising",
+    "edge_effects",
+    "joint_effects",
+    "logit_difference",
+    "mediation",
+    "noising",
+    "path_patching",
+    "re_estimate",
+]
