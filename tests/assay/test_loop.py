@@ -3,7 +3,7 @@
 import pytest
 
 from prosect.assay.loop import conduct, sealed_copy
-from prosect.assay.opening import Opened
+from prosect.assay.opened import Opened
 from prosect.assay.spec import Spec
 from prosect.assay.study import Shown
 from prosect.core.exhibits import SiteCell

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prosect.assay.metrics import clears
-from prosect.assay.opening import Opened
+from prosect.assay.opened import Opened
 from prosect.assay.spec import Spec
 from prosect.core.canonical import canonical_json
 from prosect.core.exhibits import FigureTable, Findings, SiteCell
+from prosect.core.pictures import Picture
 from prosect.core.records import Evidence
 from prosect.core.verdicts import verdicts
 from prosect.store.atomic import write_bytes
@@ -28,6 +29,7 @@ def write_findings(
     found = verdicts(run.ledger.records)
     cells: list[SiteCell] = []
     tables: list[FigureTable] = []
+    pictures: list[Picture] = []
     decisions, limits = list(opened.decisions), list(opened.limits)
     cost: dict[str, int] = {}
     for study in opened.studies:
@@ -36,6 +38,7 @@ def write_findings(
             write_bytes(run.path / "exhibits" / f"{exhibit.slug}.json", canonical_json(exhibit) + b"\n")
         cells += shown.map
         tables += shown.tables
+        pictures += shown.pictures
         decisions += shown.decisions
         limits += shown.limits
     for subject in {id(s.subject): s.subject for s in opened.studies}.values():
@@ -50,6 +53,7 @@ def write_findings(
         map=tuple(cells),
         splits=tuple(opened.splits),
         tables=tuple(tables),
+        pictures=tuple(pictures),
         decisions=tuple(decisions),
         limits=(*limits, *LIMITS),
         cost=dict(sorted(cost.items())),
@@ -75,6 +79,7 @@ def question(spec: Spec, opened: Opened) -> str:
         "heads": "which of its attention heads look where a simple role says, and matter there",
         "residues": "which of its neurons are waves of one frequency, and whether those suffice",
         "features": "which of its latents stand for one input",
+        "patching": "which places carry what an answer depends on",
         "replacement": "whether it still works with its parts replaced by their descriptions",
     }
     asked = [what[s] for s in spec.studies if s in what]

@@ -14,7 +14,7 @@ from typing import Any
 from prosect.assay.calibrations import packaged
 from prosect.assay.findings import write_findings
 from prosect.assay.metrics import metrics
-from prosect.assay.opening import Opened
+from prosect.assay.opened import Opened
 from prosect.assay.run import Run
 from prosect.assay.spec import Spec, dump
 from prosect.assay.study import Study

@@ -12,7 +12,7 @@ from typing import Any
 from prosect.assay.spec import Spec
 from prosect.core.records import Component, Executable, Rival, TestPlan
 from prosect.core.seeds import Seed
-from prosect.validate import attend, changes, matters, predict, raises, replace
+from prosect.validate import attend, changes, matters, measured, predict, raises, replace
 
 SECOND = "second-document-set"
 """What the same explainer finds in the second of the two explored document sets alone. It decides nothing: it shows
@@ -262,6 +262,22 @@ def changes_outputs(
                 descriptions=tuple(others),
             ),
             *_second(second),
+        ),
+    )
+
+
+def patches(spec: Spec, fold: str, *, stranger: Executable) -> TestPlan:
+    """What patching one place does, against the same patch from an unrelated row."""
+    return _plan(
+        spec,
+        fold,
+        "input",
+        name="patched",
+        kind=measured.KIND,
+        level=1,
+        metric="effect of the patch, as a share of the gap between the runs on explore",
+        rivals=(
+            Rival(name="unrelated-run", role="control", margin=spec.patch.margin, descriptions=(stranger,)),
         ),
     )
 

@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from prosect.core.errors import BadInput, UnknownName
 from prosect.core.records import Record
 
-Study = Literal["latents", "heads", "residues", "features", "replacement"]
+Study = Literal["latents", "heads", "residues", "features", "replacement", "patching"]
 
 
 class Data(Record):
@@ -66,6 +66,25 @@ class Describe(Record):
     tokens: int = Field(60_000, ge=100, description="most explored positions that explanations are fitted on")
 
 
+class Patch(Record):
+    """What `prosect patch` does."""
+
+    pairs: str = Field(
+        "", description="JSON lines of clean, counterfactual, answer, wrong; empty: copied random blocks"
+    )
+    sites: tuple[str, ...] = Field(("resid_pre",), description="sites, heads, or kinds for every layer")
+    each: Literal["site", "head"] = Field("site", description="patch sites whole, or head by head")
+    way: Literal["noising", "denoising"] = Field(
+        "noising", description="noising: what is needed; denoising: what is enough"
+    )
+    chosen: int = Field(6, ge=0, description="places claimed because their effect is the largest on explore")
+    random: int = Field(6, ge=0, description="places claimed that are drawn at random from the others")
+    margin: float = Field(
+        0.05, ge=0, description="share of the gap by which an effect must exceed an unrelated value's"
+    )
+    budget_mb: float = Field(512.0, gt=0, description="memory for one pass")
+
+
 class Validate(Record):
     """What a claim must do to be supported."""
 
@@ -111,7 +130,7 @@ class Spec(Record):
         description="statistical: break the link between inputs and activations, so that every claim is false",
     )
     studies: tuple[Study, ...] = Field(
-        (), description="what to examine: latents, heads, residues, features, replacement"
+        (), description="what to examine: latents, heads, residues, features, replacement, patching"
     )
     scripted: bool = Field(False, description="add a wrong claim on purpose, to show it fail and be refined")
     trust_remote_code: bool = Field(False, description="let the model's own code run")
@@ -119,6 +138,7 @@ class Spec(Record):
     data: Data = Data()
     decompose: Decompose = Decompose()
     describe: Describe = Describe()
+    patch: Patch = Patch()
     validate_: Validate = Field(Validate(), alias="validate")
 
     model_config = ConfigDict(populate_by_name=True)  # added to Record's: frozen, no unknown keys, no NaN

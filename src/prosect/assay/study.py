@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from prosect.core.exhibits import Exhibit, FigureTable, SiteCell
+from prosect.core.pictures import Picture
 from prosect.core.records import Hypothesis, TruthCheck
 from prosect.core.verdicts import Verdict
 from prosect.validate.subject import Subject
@@ -25,6 +26,7 @@ class Shown:
         exhibits: one for each component examined.
         map: places of the model, examined or not.
         tables: figures that belong to no single claim.
+        pictures: what explore looked like.
         decisions: what was decided for the user.
         limits: what could not be ruled out.
     """
@@ -32,6 +34,7 @@ class Shown:
     exhibits: Sequence[Exhibit] = ()
     map: Sequence[SiteCell] = ()
     tables: Sequence[FigureTable] = ()
+    pictures: Sequence[Picture] = ()
     decisions: Sequence[str] = ()
     limits: Sequence[str] = ()
     metrics: Mapping[str, float | None] = field(default_factory=dict)

@@ -85,6 +85,62 @@ def run(
     )
 
 
+Out = Annotated[Path | None, typer.Option(help="run folder; by default runs/VERB-NAME")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="show no progress")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="print sites, tokens, FLOPs, bytes and time; do nothing")
+]
+
+
+@app.command()
+def patch(
+    target: Target,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON lines of clean, counterfactual, answer, wrong; else random blocks that are copied"
+        ),
+    ] = None,
+    site: Annotated[
+        list[str] | None, typer.Option(help="a site, a head, or a kind for every layer; may be given again")
+    ] = None,
+    heads: Annotated[bool, typer.Option("--heads", help="patch head by head")] = False,
+    denoise: Annotated[
+        bool, typer.Option("--denoise", help="put the clean run's values into the counterfactual run")
+    ] = False,
+    out: Out = None,
+    seed: Seed = None,
+    device: Device = None,
+    limit: Limit = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Find the places of TARGET that carry what an answer depends on, and test them on pairs not yet seen."""
+    from prosect.cli.run import command
+
+    command(
+        target,
+        {
+            "studies": ["patching"],
+            "validate.rounds": 1,
+            "data.folds": 1,
+            "patch.pairs": None if pairs is None else str(pairs),
+            "patch.sites": site or (["z"] if heads else None),
+            "patch.each": "head" if heads else None,
+            "patch.way": "denoising" if denoise else None,
+            "seed": seed,
+            "device": device,
+            "limit": limit,
+        },
+        out=out,
+        dry_run=dry_run,
+        as_json=as_json,
+        quiet=quiet,
+        verb="patch-",
+    )
+
+
 @app.command()
 def spec(
     target: Target,

@@ -23,10 +23,11 @@ def command(
     dry_run: bool,
     as_json: bool,
     quiet: bool,
+    verb: str = "",
 ) -> None:
-    """Resolve the spec, run the loop, print what was found and where."""
+    """Resolve the spec, run the loop, print what was found and where; ``verb`` goes before the folder's name."""
     spec = resolve(target, changes)
-    folder = out if out is not None else Path("runs") / name_of(spec, target)
+    folder = out if out is not None else Path("runs") / f"{verb}{name_of(spec, target)}"
     if dry_run:
         from prosect.assay.forecast import forecast
         from prosect.cli.show import sheet

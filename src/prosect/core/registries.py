@@ -77,6 +77,10 @@ DESCRIPTIONS = Registry(
             "what a head does to the tokens it looks at",
         ),
         "input-rule": ("prosect.describe.inputs:InputRule", "a sparse threshold rule over numeric inputs"),
+        "patch-effect": (
+            "prosect.describe.patched:PatchEffect",
+            "what giving one place another run's value does to the answer",
+        ),
         "trigonometric": (
             "prosect.describe.trigonometric:Trigonometric",
             "a product of cosines of two residues",
@@ -112,15 +116,24 @@ TESTS = Registry(
 PRESETS = Registry(
     "preset",
     {
-        "pylm": ("prosect.assay.opening:language", "a real language model of Python source, on real text"),
-        "induction": ("prosect.assay.opening:induction", "a hand-wired induction circuit among decoys"),
+        "pylm": (
+            "prosect.assay.openings.language:language",
+            "a real language model of Python source, on real text",
+        ),
+        "induction": (
+            "prosect.assay.openings.organisms:induction",
+            "a hand-wired induction circuit among decoys",
+        ),
         "superposition": (
-            "prosect.assay.opening:superposition",
+            "prosect.assay.openings.organisms:superposition",
             "256 sparse features in 64 dimensions, and five in two",
         ),
-        "modular": ("prosect.assay.opening:modular", "addition modulo 31, written down and learned"),
+        "modular": (
+            "prosect.assay.openings.organisms:modular",
+            "addition modulo 31, written down and learned",
+        ),
         "planted": (
-            "prosect.assay.opening:planted",
+            "prosect.assay.openings.organisms:planted",
             "neurons with planted rules and outputs, decoys among them",
         ),
     },

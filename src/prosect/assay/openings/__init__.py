@@ -1,0 +1,1 @@
+"""Ways to open what a spec names: language models on text or pairs, and organisms with their truth."""
