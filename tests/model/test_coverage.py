@@ -253,3 +253,20 @@ def test_gradients_through_a_quantised_model_are_refused_by_name():
     assert model.run(torch.ones(2, 3), ["0"])["0"].shape == (2, 3)
     with pytest.raises(Unsupported, match="gradients through 1, a quantised Stored"):
         model.run(torch.ones(2, 3), ["0"], grad=True)
+
+
+@pytest.mark.parametrize("name", ["deepseek_v3", "gemma2", "olmo2", "falcon_h1"])
+def test_probabilities_are_those_that_transformers_reports(checked, name):
+    """Grouped, capped and multi-latent attention, against the family's own eager code."""
+    model = checked(name)
+    ids = model.example.tensors["input_ids"]
+    before = model.module.config._attn_implementation
+    model.module.config._attn_implementation = "eager"
+    try:
+        with torch.no_grad():
+            theirs = model.module(ids, output_attentions=True).attentions
+    finally:
+        model.module.config._attn_implementation = before
+    for layer, expected in enumerate(theirs):
+        got = model.run(ids, [f"probs.{layer}"])[f"probs.{layer}"]
+        assert torch.allclose(got, expected, atol=1e-5)

@@ -110,6 +110,11 @@ def test_encoders_have_everything_inside_attention(opened_kind, name):
     assert (moved - plain).abs().max() > 1e-4
 
 
+def test_an_encoder_with_a_head_is_no_language_model(opened_kind):
+    assert not opened_kind("bert").is_language_model and not opened_kind("t5").is_language_model
+    assert opened_kind("mamba").is_language_model and opened_kind("mixtral").is_language_model
+
+
 def test_the_norm_on_berts_stream_reads_the_sum(opened_kind):
     model = opened_kind("bert")
     trace = model.run(model.example, ["resid_pre.0", "attn_out_post.0", "attn_sum.0", "resid_mid.0"])

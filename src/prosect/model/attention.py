@@ -39,7 +39,6 @@ def attention(
     softcap: float | None = None,
     position_bias: Tensor | None = None,
     s_aux: Tensor | None = None,
-    indices: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, Tensor]:
     """Softmax attention with a tap on every step.
@@ -54,8 +53,6 @@ def attention(
         softcap: scores are softcap · tanh(scores / softcap).
         position_bias: added to the scores.
         s_aux: the sinks, one score for each head.
-        indices: (rows, queries, chosen), the keys that a sparse attention lets each query look at; others are
-            masked.
 
     Returns:
         (rows, queries, heads, d_value), and the probabilities.
@@ -86,10 +83,6 @@ def attention(
             mask = attention_mask[..., : key.shape[-2]]
             allowed = (mask > lowest / 2).expand_as(scores)
             scores = torch.where(allowed, scores + mask, lowest)
-    if indices is not None:
-        chosen = torch.zeros_like(scores[:, 0], dtype=torch.bool).scatter(-1, indices.long(), True)[:, None]
-        allowed = chosen.expand_as(scores) if allowed is None else allowed & chosen
-        scores = scores.masked_fill(~chosen, torch.finfo(scores.dtype).min)
     scores = at("scores", scores, allowed)
     sinks = getattr(module, "sinks", None) if s_aux is None else s_aux
     wide = torch.promote_types(scores.dtype, torch.float32)

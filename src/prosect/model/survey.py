@@ -32,7 +32,7 @@ def survey(module: nn.Module, example: Batch) -> Anatomy:
     seen = probe(module, example)
     config = getattr(module, "config", None)
     text = text_of(config)
-    found = _read(module, seen, paths, text, config)
+    found = _read(module, example, seen, paths, text, config)
     for path, m in module.named_modules():
         for side, tensor in (("", seen.output(m)), (":in", seen.input(m))):
             if path and tensor is not None and tensor.ndim:
@@ -44,7 +44,9 @@ def survey(module: nn.Module, example: Batch) -> Anatomy:
     return found
 
 
-def _read(module: nn.Module, seen: Probe, paths: dict[int, str], text: Any, config: Any) -> Anatomy:
+def _read(
+    module: nn.Module, example: Batch, seen: Probe, paths: dict[int, str], text: Any, config: Any
+) -> Anatomy:
     """The reading that adds up in every block; else the one with more in it."""
     longest = whole(text, "max_position_embeddings", "n_positions", "max_seq_len")
     first = Anatomy(max_positions=longest)
@@ -58,6 +60,7 @@ def _read(module: nn.Module, seen: Probe, paths: dict[int, str], text: Any, conf
             return first
     second = Anatomy(max_positions=longest, heads=whole(text, "num_attention_heads", "n_head"))
     complete = stacked(second, seen, paths, module)
+    second.decoder = second.decoder and _causal(module, example, seen)
     second.vocab = whole(text, "vocab_size")
     if known is None or complete or len(second.entries) > len(first.entries):
         return second
@@ -72,6 +75,26 @@ def _adds_up(found: Anatomy, seen: Probe) -> bool:
 
     layers = range(found.layers or 0)
     return bool(layers) and all(additive(partial(at, layer=layer)) < LARGEST for layer in layers)
+
+
+def _causal(module: nn.Module, example: Batch, seen: Probe) -> bool:
+    """Whether the last token changes nothing before it: a language model rather than an encoder with a head."""
+    ids, whole = example.tensors.get("input_ids"), seen.value(Place(module, "out"))
+    if ids is None or whole is None or set(example.tensors) - {"input_ids", "attention_mask"}:
+        return False
+    if ids.ndim != 2 or ids.shape[1] < 2 or whole.ndim != 3:
+        return False
+    other = ids.clone()
+    other[:, -1] = torch.where(ids[:, -1] == ids[:, 0], ids.flip(0)[:, 1], ids[:, 0])  # tokens that it has
+    forward = Forward(module)
+    with settled(module):
+        arguments = forward.arguments(
+            Batch({**example.tensors, "input_ids": other}, example.mask, example.rows)
+        )
+        output = main_output(forward(arguments))
+    if output is None or output.shape != whole.shape:
+        return False
+    return torch.allclose(output[:, :-1], whole[:, :-1], rtol=1e-3, atol=1e-5)
 
 
 def _only_the_stream(module: nn.Module, example: Batch, seen: Probe, found: Anatomy) -> bool:
