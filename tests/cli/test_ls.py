@@ -39,6 +39,22 @@ def test_as_a_table(what, capsys):
     assert ((code, complaints) == (0, "") and "about" in out and "induction" in out) or what == "methods"
 
 
+def test_which_architectures_open(capsys):
+    found = {r["type"]: r for r in rows(capsys, "models", "--check", "llama", "prophetnet", "--quiet")}
+    assert found["llama"]["opens"] == "yes" and found["llama"]["additive error"] < 1e-4
+    assert found["llama"]["sites"] > 30 and found["llama"]["why not"] == ""
+    assert found["prophetnet"]["opens"] == "no" and "resid_pre.0" in found["prophetnet"]["why not"]
+
+
+def test_what_cannot_be_checked(capsys):
+    code, _, complaints = call(capsys, "ls", "models", "--check", "lama")
+    assert code == 2 and "llama" in complaints
+    code, _, complaints = call(capsys, "ls", "organisms", "--check")
+    assert code == 2 and "prosect ls models --check" in complaints
+    code, _, complaints = call(capsys, "ls", "organisms", "induction")
+    assert code == 2 and "prosect ls organisms" in complaints
+
+
 def test_what_cannot_be_listed(capsys):
     code, _, complaints = call(capsys, "ls", "organism")
     assert code == 2 and "unknown list 'organism'" in complaints and "organisms" in complaints

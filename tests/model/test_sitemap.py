@@ -32,7 +32,6 @@ def test_sequential_decoders_have_every_site(opened, name):
         ("neox", {"resid_mid"}, "same stream"),
         ("bloom", {"q", "k", "v", "scores", "probs"}, "AttentionInterface"),
         ("attention-only", {"resid_mid", "mlp_in", "mlp_act", "mlp_out", "mlp_out_post"}, "MLP"),
-        ("mamba", FULL - {"embeddings", "final_norm", "resid_pre", "resid_post"}, "attention|MLP"),
         ("gpt-oss", {"mlp_act"}, "MoE"),
     ],
 )
@@ -45,16 +44,33 @@ def test_sites_that_an_architecture_lacks_are_refused_with_the_reason(opened, na
             model.sites.resolve(f"{kind}.0")
 
 
-def test_an_encoder_has_the_sites_around_its_blocks_and_inside_attention(opened):
-    assert kinds(opened("bert")) == {"resid_pre", "resid_post", "q", "k", "v", "scores", "probs", "z"}
+def test_a_state_space_model_has_a_mixer_in_each_block(opened):
+    mixer = {"mixer_in", "mixer_out", "mixer_out_post"}
+    assert kinds(opened("mamba")) == {"embeddings", "final_norm", "resid_pre", "resid_post"} | mixer
+    with pytest.raises(Unsupported, match="no softmax attention"):
+        opened("mamba").sites.resolve("probs.0")
+    with pytest.raises(Unsupported, match="no MLP"):
+        opened("mamba").sites.resolve("mlp_act.1")
+
+
+def test_an_encoder_with_norms_on_its_stream_names_the_sums_before_them(opened):
+    assert kinds(opened("bert")) == FULL - {"final_norm"} | {"attn_sum", "mlp_sum"}
     assert opened("bert").d_model == 32
+    assert not opened("bert").sites.refused
+
+
+def test_encoder_and_decoder_are_numbered_on(opened):
+    sites = opened("t5").sites  # one block each
+    assert sites.starts == (0, 1)
+    assert "cross_attn_out_post.1" in sites and "cross_attn_out_post.0" not in sites
+    assert sites.info("resid_post.0").path == "encoder.block.0"
+    assert sites.info("resid_post.1").path == "decoder.block.0"
 
 
 def test_models_without_named_sites_have_their_modules(opened, small):
     assert small("mlp")[0].sites.names() == ("0", "1", "2")
     assert set(small("lstm")[0].sites.names()) == {"lstm", "head"}
     assert small("cnn")[0].sites.info("head").width == 2
-    assert "decoder.block.0" in opened("t5").sites.names()
     assert small("mlp")[0].sites.info("0:in").width == 6
 
 
@@ -108,7 +124,6 @@ def test_transformerlens_names_follow_what_the_model_does(opened):
 
 
 def test_a_module_that_is_called_like_a_site_is_found_where_there_is_no_such_site(opened):
-    assert opened("bert").sites.info("embeddings").kind == "module"
     module = nn.ModuleDict({"z": nn.ModuleList([nn.Linear(3, 2)])})
     module.forward = lambda x: module["z"][0](x)
     model = Model.of(module, inputs={"x": torch.ones(2, 3)})

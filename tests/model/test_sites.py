@@ -8,6 +8,8 @@ from prosect.core.errors import BadInput
 from prosect.model.sites import KINDS, Site, from_transformerlens, parse, to_transformerlens
 
 LAYERED = [k.name for k in KINDS.values() if k.layered]
+OURS = {"resid_cross"} | {k for k in LAYERED if k.startswith(("cross_attn", "mixer"))}
+OURS |= {k for k in LAYERED if "2_" in k or k.endswith("_sum")}
 PATH = st.from_regex(r"[a-zA-Z_][a-zA-Z0-9_]{0,6}(\.[a-zA-Z0-9_]{1,6}){0,3}", fullmatch=True)
 SITES = st.one_of(
     st.builds(
@@ -53,6 +55,9 @@ def test_a_name_without_a_body_is_refused(name):
 @pytest.mark.parametrize("traits", [frozenset(), frozenset({"rotary", "gain", "scaled"})])
 def test_every_named_site_has_a_transformerlens_name_that_comes_back(kind, traits):
     written = to_transformerlens(Site(kind, 4), traits)
+    if kind in OURS:
+        assert written is None
+        return
     alias = from_transformerlens(written)
     assert alias.site == f"{kind}.4"
     assert alias.same(traits)

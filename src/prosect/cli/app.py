@@ -190,10 +190,17 @@ def verify(
 @app.command("ls")
 def list_(
     what: Annotated[str, typer.Argument(help="models, sites, organisms, methods or presets")],
-    target: Annotated[str | None, typer.Argument(help="for sites: the model")] = None,
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[TARGET]...", help="for sites: the model; for models --check: types"),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="models: build a small one of every type and open it (minutes)")
+    ] = False,
     as_json: AsJson = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="show no progress")] = False,
 ) -> None:
     """List what there is."""
     from prosect.cli.ls import command
 
-    command(what, target, as_json=as_json)
+    command(what, targets or [], check=check, as_json=as_json, quiet=quiet)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from prosect.cli.show import table
@@ -9,10 +10,23 @@ from prosect.core.errors import BadInput, UnknownName
 from prosect.core.registries import DECOMPOSITIONS, DESCRIPTIONS, ORGANISMS, PRESETS, TESTS
 
 
-def command(what: str, target: str | None, *, as_json: bool) -> None:
-    """List presets, organisms, methods, or the sites of a model."""
+def command(
+    what: str, targets: Sequence[str], *, check: bool = False, as_json: bool = False, quiet: bool = False
+) -> None:
+    """List presets, organisms, methods, the sites of a model, or which architectures open.
+
+    Raises:
+        UnknownName: no such list, or no such type of model.
+        BadInput: a target or ``--check`` where there is no use for it, or no model whose sites to list.
+    """
     rows: list[dict[str, Any]]
-    if what in ("presets", "models"):
+    if check and what != "models":
+        raise BadInput(f"--check with {what}", "prosect ls models --check")
+    if targets and not check and (what != "sites" or len(targets) > 1):
+        raise BadInput(f"{what} {' '.join(targets)}", f"prosect ls {what}", "prosect ls sites TARGET")
+    if check:
+        rows = architectures(targets, quiet=quiet)
+    elif what in ("presets", "models"):
         rows = [{"target": n, "about": PRESETS.about(n)} for n in PRESETS]
         if what == "models":
             rows += [{"target": f"organism:{n}", "about": ORGANISMS.about(n)} for n in ORGANISMS]
@@ -32,9 +46,9 @@ def command(what: str, target: str | None, *, as_json: bool) -> None:
             for n in registry
         ]
     elif what == "sites":
-        if target is None:
+        if not targets:
             raise BadInput("no model", "whose sites to list", "prosect ls sites organism:induction")
-        rows = sites(target)
+        rows = sites(targets[0])
     else:
         raise UnknownName("list", what, ["models", "sites", "organisms", "methods", "presets"])
     table(rows, as_json=as_json)
@@ -52,3 +66,25 @@ def sites(target: str) -> list[dict[str, Any]]:
             {"site": name, "kind": info.kind, "width": info.width, "heads": info.heads, "about": info.about}
         )
     return out
+
+
+def architectures(types: Sequence[str], *, quiet: bool) -> list[dict[str, Any]]:
+    """Which types of causal language models open, each tried on a small random network."""
+    from prosect.core.progress import shown
+    from prosect.model.coverage import cover
+
+    with shown(quiet):
+        found = list(cover(types or None))
+    return [
+        {
+            "type": one.type,
+            "opens": {"opens": "yes", "refused": "no"}.get(one.outcome, one.outcome),
+            "layers": one.layers,
+            "sites": one.sites,
+            "inside attention": one.interior,
+            "additive error": one.additive,
+            "self-check": one.check,
+            "why not": one.reason,
+        }
+        for one in found
+    ]

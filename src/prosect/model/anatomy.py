@@ -1,26 +1,18 @@
-"""Where a module keeps each tensor that has a name: read off the module, never guessed from a family's name.
-
-For decoders, interp-engine knows at which side of which module each point of the residual stream lies. What
-lies inside attention is found by running the model once with every attention call recorded. A model that
-interp-engine does not know still gets the sites that can be read off its list of blocks.
-"""
+"""What was found in a module: its named sites, its sizes, and how a site is entered into the map."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from prosect.data.batch import Batch
-from prosect.model.probe import Probe, probe
+from prosect.model.probe import Probe
 from prosect.model.sitemap import Entry, Place, Side, SiteInfo
-from prosect.model.sites import INTERIOR, KINDS, Trait
+from prosect.model.sites import KINDS, SUBLAYERS, Trait
 
-ENGINE_KINDS = tuple(kind for kind in KINDS if kind not in INTERIOR)
 NOT_ROUTED = "its attention does not go through transformers' AttentionInterface, where this is read"
 
 
@@ -33,6 +25,7 @@ class Anatomy:
         refused: named sites that this architecture lacks → why.
         widths: module path (``path:in`` for inputs) → last axis, for modules that ran.
         traits: on which TransformerLens names mean something else.
+        starts: the first block of each stack.
         layers, d_model, heads, d_head, vocab, max_positions: sizes, None where meaningless.
         norm, head: the last norm and the unembedding of a decoder.
         decoder: whether it is a language model whose residual stream is mapped.
@@ -43,6 +36,7 @@ class Anatomy:
     refused: dict[str, str] = field(default_factory=dict)
     widths: dict[str, int] = field(default_factory=dict)
     traits: set[Trait] = field(default_factory=set)
+    starts: tuple[int, ...] = (0,)
     layers: int | None = None
     d_model: int | None = None
     heads: int | None = None
@@ -55,104 +49,14 @@ class Anatomy:
     routed: bool = False
 
 
-def survey(module: nn.Module, example: Batch) -> Anatomy:
-    """Run ``module`` once on ``example`` and find its sites."""
-    paths = {id(m): path for path, m in module.named_modules()}
-    seen = probe(module, example)
-    found = Anatomy(routed=bool(seen.attention))
-    for path, m in module.named_modules():
-        for side, tensor in (("", seen.output(m)), (":in", seen.input(m))):
-            if path and tensor is not None and tensor.ndim:
-                found.widths[path + side] = int(tensor.shape[-1])
-    config = getattr(module, "config", None)
-    if config is None:
-        return found
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    found.max_positions = _whole(text, "max_position_embeddings", "n_positions", "max_seq_len")
-    if getattr(config, "is_encoder_decoder", False):
-        return found
-    arch = _engine(module)
-    if arch is not None:
-        _decoder(found, seen, paths, arch)
-    else:
-        _blocks(found, seen, paths, module)
-        found.vocab = _whole(text, "vocab_size")
-        found.heads = found.heads or _whole(text, "num_attention_heads", "n_head")
-    found.traits |= _traits(found, module, seen)
-    return found
-
-
-class _NoTokenizer:
-    """Stands where interp-engine would otherwise ask the hub for a tokenizer."""
-
-
-@contextmanager
-def _unchanged(module: nn.Module) -> Iterator[None]:
-    """Gives modes and ``requires_grad`` back as they were."""
-    modes = [(m, m.training) for m in module.modules()]
-    grads = [(p, p.requires_grad) for p in module.parameters()]
-    try:
-        yield
-    finally:
-        for m, mode in modes:
-            m.training = mode
-        for p, wanted in grads:
-            p.requires_grad_(wanted)
-
-
-def _engine(module: nn.Module) -> Any | None:
-    """interp-engine's view of a decoder; None for what it does not know."""
-    from interp_engine.model import EagerModel
-
-    with _unchanged(module):
-        try:
-            # the space keeps this from being the id of anything that could be downloaded
-            return EagerModel("in memory", hf_model=module, tokenizer=_NoTokenizer())
-        except (ValueError, AttributeError, IndexError, KeyError, TypeError):
-            return None  # an encoder, a vision model, a trunk without an unembedding
-
-
-def _decoder(found: Anatomy, seen: Probe, paths: dict[int, str], engine: Any) -> None:
-    arch = engine.arch
-    found.decoder = True
-    found.layers, found.d_model, found.heads = arch.n_layers, arch.d_model, arch.n_heads
-    found.d_head, found.vocab = arch.head_dim, arch.vocab_size
-    found.norm, found.head = arch.final_norm, arch.lm_head
-    _place(found, seen, paths, engine, "embeddings", None)
-    for layer in range(arch.n_layers):
-        for kind in KINDS.values():
-            if not kind.layered:
-                continue
-            if kind.interior:
-                _interior(found, seen, paths, kind.name, layer, _attention(engine, layer))
-            elif kind.name == "resid_mid":
-                _resid_mid(found, seen, paths, engine, layer)
-            else:
-                _place(found, seen, paths, engine, kind.name, layer)
-    _place(found, seen, paths, engine, "final_norm", None)
-    _join(found, seen)
-
-
-def _place(
-    found: Anatomy, seen: Probe, paths: dict[int, str], engine: Any, kind: str, layer: int | None
-) -> Place | None:
-    """Map one point of interp-engine, or note why there is none."""
-    name = kind if layer is None else f"{kind}.{layer}"
-    try:
-        module, side = engine.resolve_point(kind, layer)
-    except (ValueError, AttributeError, IndexError) as error:
-        found.refused[name] = _reason(str(error))
-        return None
-    if id(module) not in paths or side not in ("input", "output"):
-        found.refused[name] = "it is not at the boundary of a module"
-        return None
-    place = Place(module, "in" if side == "input" else "out", through=kind == "resid_mid")
-    _enter(found, seen, paths, kind, layer, place)
-    return place
-
-
-def _enter(
-    found: Anatomy, seen: Probe, paths: dict[int, str], kind: str, layer: int | None, place: Place
+def enter(
+    found: Anatomy,
+    seen: Probe,
+    paths: dict[int, str],
+    kind: str,
+    layer: int | None,
+    place: Place,
+    factor: float = 1.0,
 ) -> None:
     """Add a site at a module's boundary, heads split off where the kind has them."""
     name = kind if layer is None else f"{kind}.{layer}"
@@ -160,9 +64,14 @@ def _enter(
     if tensor is None:
         found.refused[name] = f"{paths[id(place.module)]} does not run once in each pass"
         return
+    if not seen.fits(tensor):
+        shape = f"{tuple(tensor.shape)} for {seen.rows} rows of {seen.positions or 'some'} positions"
+        does = "is given" if place.side == "in" else "gives"
+        found.refused[name] = f"{paths[id(place.module)]} {does} {shape}"
+        return
     width, heads = int(tensor.shape[-1]), None
     if KINDS[kind].heads:
-        heads = _query_heads(seen, place.module, paths) or found.heads
+        heads = query_heads(seen, place.module, paths) or found.heads
         if not heads or width % heads:
             found.refused[name] = f"its width {width} does not divide into {heads} heads"
             return
@@ -170,10 +79,10 @@ def _enter(
     info = SiteInfo(
         name, kind, KINDS[kind].about, layer, KINDS[kind].layout, width, heads, paths[id(place.module)]
     )
-    found.entries[name] = Entry(place, info, split=heads is not None)
+    found.entries[name] = Entry(place, info, heads is not None, factor)
 
 
-def _query_heads(seen: Probe, projection: nn.Module, paths: dict[int, str]) -> int | None:
+def query_heads(seen: Probe, projection: nn.Module, paths: dict[int, str]) -> int | None:
     """Heads of the attention call that the projection follows: the recorded call of a module around it."""
     path = paths[id(projection)]
     for call in seen.attention:
@@ -183,15 +92,7 @@ def _query_heads(seen: Probe, projection: nn.Module, paths: dict[int, str]) -> i
     return None
 
 
-def _attention(engine: Any, layer: int) -> nn.Module | None:
-    try:
-        module: nn.Module = engine.arch.attn_module(layer)
-    except (ValueError, AttributeError, IndexError):
-        return None
-    return module
-
-
-def _interior(
+def interior(
     found: Anatomy, seen: Probe, paths: dict[int, str], kind: str, layer: int, around: nn.Module | None
 ) -> None:
     """Map a quantity of the one attention call made within ``around``."""
@@ -205,6 +106,10 @@ def _interior(
         found.refused[name] = NOT_ROUTED if not calls else f"{len(calls)} attention calls in this layer"
         return
     call = calls[0]
+    positions = call.keys if kind in ("k", "v") else call.queries
+    if KINDS[kind].layout == "stream" and seen.positions not in (None, positions):
+        found.refused[name] = f"it has {positions} positions where the batch has {seen.positions}"
+        return
     heads = call.key_heads if kind in ("k", "v") else call.heads
     width = {"q": call.d_head, "k": call.d_head, "v": call.d_value, "z": call.d_value}.get(kind)
     side: Side = kind  # type: ignore[assignment]
@@ -214,81 +119,79 @@ def _interior(
     found.entries[name] = Entry(Place(call.module, side), info)
 
 
-def _resid_mid(found: Anatomy, seen: Probe, paths: dict[int, str], engine: Any, layer: int) -> None:
-    """The stream between attention and MLP: where interp-engine has it, else what an MLP without a norm reads.
-
-    The second is taken only where, in the recorded pass, it equals the stream before plus what attention added.
-    """
-    name = f"resid_mid.{layer}"
-    try:
-        mlp, side = engine.resolve_point("mlp_in", layer)
-    except (ValueError, AttributeError, IndexError):
-        found.refused[name] = "this block has no MLP, so nothing lies before one"
-        return
-    place = Place(mlp, "in" if side == "input" else "out", through=True)
-    there = seen.at(place)
-    known = {
-        kind: seen.at(found.entries[f"{kind}.{layer}"].place)
-        for kind in ("resid_pre", "attn_in", "attn_out_post")
-        if f"{kind}.{layer}" in found.entries
-    }
-    parallel = there is not None and known.get("attn_in") is there
-    if parallel or engine.arch.quirks.parallel_attn_mlp:
-        found.refused[name] = "attention and MLP read the same stream, so nothing lies between them"
-        return
-    if _place(found, seen, paths, engine, "resid_mid", layer) is not None or there is None:
-        return
-    before, added = known.get("resid_pre"), known.get("attn_out_post")
-    if before is not None and added is not None and torch.equal(before + added, there):
-        del found.refused[name]
-        _enter(found, seen, paths, "resid_mid", layer, place)
+def settle_heads(found: Anatomy, seen: Probe, paths: dict[int, str]) -> None:
+    """Let ``z`` lie inside attention where something is done to it on its way to the projection: a gate, a norm."""
+    for layer in range(found.layers or 0):
+        entry, inside = found.entries.get(f"z.{layer}"), found.entries.get(f"q.{layer}")
+        if entry is None or inside is None or entry.place.inside or not seen.reproduced:
+            continue
+        calls = [call for call in seen.attention if call.module is inside.place.module]
+        value = seen.value(entry.place)
+        if len(calls) != 1 or value is None:
+            continue
+        z = calls[0].z
+        fits = value.numel() == z.numel()
+        if not fits or not torch.allclose(value.double().reshape(z.shape), z.double(), rtol=1e-2, atol=1e-2):
+            interior(found, seen, paths, "z", layer, calls[0].module)
 
 
-def _join(found: Anatomy, seen: Probe) -> None:
+def join(found: Anatomy, seen: Probe, embeddings: bool) -> None:
     """Let two names of one tensor share a place: what leaves a block and what enters the next.
 
     An edit under either name is then one edit at one place, in the order of the list.
+
+    Args:
+        found: what has places.
+        seen: the recorded pass.
+        embeddings: whether what leaves the embedding enters the first block and reaches nothing else.
     """
-    pairs = [("embeddings", "resid_pre.0")]
+    pairs = [("embeddings", "resid_pre.0")] if embeddings else []
     pairs += [(f"resid_post.{i}", f"resid_pre.{i + 1}") for i in range((found.layers or 1) - 1)]
     for first, second in pairs:
         a, b = found.entries.get(first), found.entries.get(second)
-        if a is not None and b is not None and seen.at(a.place) is seen.at(b.place):
+        there = None if a is None else seen.at(a.place)
+        if a is not None and b is not None and there is not None and there is seen.at(b.place):
             found.entries[second] = Entry(a.place, b.info, b.split)
 
 
-def _blocks(found: Anatomy, seen: Probe, paths: dict[int, str], module: nn.Module) -> None:
-    """Sites of a model that interp-engine does not know: streams around its blocks, and inside attention."""
-    lists = [m for m in module.modules() if isinstance(m, nn.ModuleList) and _is_stack(m, seen)]
-    if len(lists) != 1:
-        return
-    blocks = list(lists[0])
-    found.layers = len(blocks)
-    for layer, block in enumerate(blocks):
-        _enter(found, seen, paths, "resid_pre", layer, Place(block, "in"))
-        for kind in (*INTERIOR, "z"):
-            _interior(found, seen, paths, kind, layer, block)
-        _enter(found, seen, paths, "resid_post", layer, Place(block, "out"))
-    calls = seen.attention
-    if calls:
-        found.heads, found.d_head = calls[0].heads, calls[0].d_head
-    first = seen.input(blocks[0])
-    found.d_model = int(first.shape[-1]) if first is not None else None
-    _join(found, seen)
+STARTS = {name: "resid_mid" if name.startswith("mlp") else "resid_pre" for name in SUBLAYERS}
+STARTS["cross_attn"] = "resid_cross"
+"""What each sublayer adds to, where a norm lies on the stream after each sum."""
 
 
-def _is_stack(blocks: nn.ModuleList, seen: Probe) -> bool:
-    """Blocks of one class, each run once, each giving what it was given in shape."""
-    if len(blocks) == 0 or len({type(b) for b in blocks}) != 1:
-        return False
-    for block in blocks:
-        given, gave = seen.input(block), seen.output(block)
-        if given is None or gave is None or given.shape != gave.shape or given.ndim != 3:
-            return False
-    return True
+def additive(value: Callable[[str], Tensor | None]) -> float:
+    """By how much the parts of one block miss what it adds to the stream, relative to the stream's largest number.
+
+    Args:
+        value: kind of site → its tensor in this block, None where it has no such site.
+
+    Returns:
+        Infinite where the stream, or everything that is added to it, has no name.
+    """
+    before, after = value("resid_pre"), value("resid_post")
+    every = {name: value(f"{name}_out_post") for name in SUBLAYERS}
+    added = {name: x for name, x in every.items() if x is not None}
+    if before is None or after is None or not added:
+        return float("inf")
+    ends = {name: value(f"{name}_sum") for name in added}
+    if all(end is None for end in ends.values()):
+        return _missed([before, *added.values()], after)
+    worst = 0.0
+    for name, part in added.items():
+        start, end = value(STARTS[name]), ends[name]
+        worst = max(worst, _missed([before if start is None else start, part], after if end is None else end))
+    return worst
 
 
-def _traits(found: Anatomy, module: nn.Module, seen: Probe) -> set[Trait]:
+def _missed(parts: Sequence[Tensor], whole: Tensor) -> float:
+    if any(x.shape != whole.shape for x in parts):
+        return float("inf")
+    total = sum((x.double() for x in parts[1:]), parts[0].double())
+    return float((total - whole).abs().max()) / (float(whole.abs().max()) or 1.0)
+
+
+def traits(found: Anatomy, module: nn.Module, seen: Probe) -> set[Trait]:
+    """On which properties TransformerLens names depend here."""
     out: set[Trait] = set()
     classes = " ".join({type(m).__name__.lower() for m in module.modules()})
     names = " ".join(path.rpartition(".")[2] for path in found.widths)
@@ -318,13 +221,8 @@ def _scaled(before: Tensor | None, after: Tensor | None) -> bool:
     return bool(cosine > 0.999999)
 
 
-def _reason(text: str) -> str:
-    """The first sentence of a longer explanation."""
-    first = text.split(". ")[0].split(": ")[0] if len(text) > 160 else text
-    return first.strip().rstrip(".")
-
-
-def _whole(config: Any, *names: str) -> int | None:
+def whole(config: Any, *names: str) -> int | None:
+    """The first of these fields that holds a positive whole number."""
     for name in names:
         value = getattr(config, name, None)
         if isinstance(value, int) and not isinstance(value, bool) and value > 0:

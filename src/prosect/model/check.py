@@ -28,11 +28,12 @@ from torch import Tensor
 from prosect.core.markup import card
 from prosect.core.seeds import Seed
 from prosect.data.batch import Batch
+from prosect.model.anatomy import STARTS
 from prosect.model.apply import Block, Bound
 from prosect.model.boundary import main_output
 from prosect.model.edits import Edit, patch
 from prosect.model.forward import settled
-from prosect.model.sites import KINDS
+from prosect.model.sites import KINDS, SUBLAYERS
 
 if TYPE_CHECKING:
     from prosect.model.model import Model
@@ -178,11 +179,52 @@ class _Check:
         return [(Block.of(self.pair), [])]
 
     def _streams(self, first: Batch, values: dict[str, Tensor], output: Tensor) -> None:
-        """B's stream at one place of run A gives B's output."""
-        names = self._kinds("embeddings", "resid_pre", "resid_mid", "resid_post", "final_norm")
+        """B's stream at one place of run A gives B's output.
+
+        Blocks may be handed other things than the stream: what an encoder gave, or the embeddings once more.
+        A stream that does not give B's output for that is held to the converse: in run B with A's stream put
+        before its first block, B's stream at this place gives B's output again.
+        """
+        sums = tuple(f"{name}_sum" for name in SUBLAYERS)
+        names = self._kinds("embeddings", "resid_pre", "resid_cross", "resid_mid", "resid_post", *sums)
+        names += self._kinds("final_norm")
         results = self._under(first, [[patch(n, values[n][1:])] for n in names], [])
-        for name, (got, _) in zip(names, results, strict=True):
-            self.report.measure("streams", name, got, output[1:])
+        errors = {n: relative(got, output[1:]) for n, (got, _) in zip(names, results, strict=True)}
+        wrong = [n for n, error in errors.items() if error > self.report.bar]
+        mended = self._mended(wrong, values, output)
+        for name, error in errors.items():
+            better = mended.get(name, math.inf)
+            if better <= self.report.bar:
+                self.report.note("streams mended", name, better)
+            else:
+                self.report.note("streams", name, error)
+
+    def _mended(self, names: list[str], values: dict[str, Tensor], output: Tensor) -> dict[str, float]:
+        """Error of run B's output where A's stream enters the first block, and B's is put back at each place.
+
+        For the stream that enters the first block itself, B's is put back behind that block: what it adds up to
+        is proved by contributions. Without the mending the output must have changed.
+        """
+        pairs = {}
+        for name in names:
+            layer = (
+                self.layers[-1] if self.entries[name].info.layer is None else self.entries[name].info.layer
+            )
+            first = max((s for s in self.sites.starts if s <= (layer or 0)), default=0)
+            begin, after = f"resid_pre.{first}", f"resid_post.{first}"
+            if name != "embeddings" and begin in self.entries and after in self.entries:
+                here = self.entries[name].place == self.entries[begin].place
+                pairs[name] = (begin, after if here else name)
+        lists = []
+        for spoiled, mending in pairs.values():
+            bad = patch(spoiled, values[spoiled][:1])
+            lists += [[bad], [bad, patch(mending, values[mending][1:])]]
+        errors = [relative(got, output[1:]) for got, _ in self._under(self.pair.select([1]), lists, [])]
+        return {
+            name: errors[2 * i + 1]
+            for i, name in enumerate(pairs)
+            if errors[2 * i] > self.report.bar  # else nothing was spoiled, and nothing shown
+        }
 
     def _contributions(self, values: dict[str, Tensor]) -> None:
         """What attention and MLP add leads from the stream before the block to the stream after it.
@@ -191,23 +233,39 @@ class _Check:
         """
         right = {n: v for n, v in values.items() if n not in self.report.failed}
         for layer in self.layers:
-            names = {k: f"{k}.{layer}" for k in ("attn_out_post", "mlp_out_post", "resid_mid")}
+            every = {name: right.get(f"{name}_out_post.{layer}") for name in SUBLAYERS}
+            added = {name: x for name, x in every.items() if x is not None}
             pre, mid, post = (right.get(f"resid_{at}.{layer}") for at in ("pre", "mid", "post"))
-            attn, mlp = right.get(names["attn_out_post"]), right.get(names["mlp_out_post"])
-            if pre is None or post is None or (attn is None and mlp is None):
+            if pre is None or post is None or not added:
                 continue
-            total = pre + sum(part for part in (attn, mlp) if part is not None)
+            if any(f"{name}_sum.{layer}" in values for name in added):
+                self._normed(layer, added, right, pre)
+                continue
+            mlps = [x for name, x in added.items() if name.startswith("mlp")]
+            mlp = sum(mlps[1:], mlps[0]) if mlps else None
+            before = [x for name, x in added.items() if not name.startswith("mlp")]
+            total = pre + sum(added.values())
             whole = relative(total, post) <= self.report.bar
-            if mid is not None and attn is not None and mlp is not None:
+            if mid is not None and before and mlp is not None:
                 if whole:  # what is added is right, so that the stream between must be too
-                    self.report.measure("contributions", names["resid_mid"], mid, pre + attn)
+                    self.report.measure("contributions", f"resid_mid.{layer}", mid, pre + sum(before))
                 else:
-                    self.report.measure("contributions", names["attn_out_post"], pre + attn, mid)
-                    self.report.measure("contributions", names["mlp_out_post"], mid + mlp, post)
-            if whole or mid is None or attn is None or mlp is None:
-                for kind, part in (("attn_out_post", attn), ("mlp_out_post", mlp)):
-                    if part is not None:
-                        self.report.measure("contributions", names[kind], total, post)
+                    for name in added:
+                        got, expected = (
+                            (mid + mlp, post) if name.startswith("mlp") else (pre + sum(before), mid)
+                        )
+                        self.report.measure("contributions", f"{name}_out_post.{layer}", got, expected)
+            if whole or mid is None or not before or mlp is None:
+                for name in added:
+                    self.report.measure("contributions", f"{name}_out_post.{layer}", total, post)
+
+    def _normed(self, layer: int, added: dict[str, Tensor], right: dict[str, Tensor], pre: Tensor) -> None:
+        """Where a norm lies on the stream after each sum: what is added leads to what that norm reads."""
+        for name, part in added.items():
+            start = right.get(f"{STARTS[name]}.{layer}", pre)
+            total = right.get(f"{name}_sum.{layer}", right.get(f"resid_post.{layer}"))
+            if total is not None:
+                self.report.measure("contributions", f"{name}_out_post.{layer}", start + part, total)
 
     def _attention(self, values: dict[str, Tensor], inside: list[str], error: float) -> None:
         """The function that can be tapped is the model's own attention, and `z` is what it gives."""
@@ -233,8 +291,8 @@ class _Check:
         b = {n: v[1:] for n, v in values.items()}
         middle = {n: (v[:1] + v[1:]) / 2 for n, v in values.items()}
         plans = (
-            ("reads", b, ("attn_in", "mlp_in")),
-            ("writes", b, ("attn_out", "mlp_out")),
+            ("reads", b, tuple(f"{name}_in" for name in SUBLAYERS)),
+            ("writes", b, tuple(f"{name}_out" for name in SUBLAYERS)),
             ("writes", b, ("z", "mlp_act")),
             ("linear", middle, ("z", "mlp_act")),
         )
@@ -242,14 +300,18 @@ class _Check:
         lists = [[patch(n, of[n]) for n in chosen] for chosen, (_, of, _) in zip(names, plans, strict=True)]
         if not any(lists):
             return
-        after = self._kinds("attn_out", "mlp_out", "attn_out_post", "mlp_out_post")
+        # what attention to an encoder reads beside the stream: what the encoder gave
+        given = [f"resid_post.{start - 1}" for start in self.sites.starts[1:]]
+        lists[0] += [patch(n, b[n]) for n in given if n in self.entries]
+        after = self._kinds(*(f"{name}_out{end}" for name in SUBLAYERS for end in ("", "_post")))
         results = self._under(first, lists, after)
         for (proof, expected, _), chosen, (_, got) in zip(plans, names, results, strict=True):
             for name in chosen:
                 kind, _, layer = name.partition(".")
-                added = "attn_out" if kind in ("attn_in", "attn_out", "z") else "mlp_out"
+                added = {"z": "attn", "mlp_act": "mlp"}.get(kind, kind.rpartition("_")[0]) + "_out"
                 target = f"{added}.{layer}" if proof == "linear" else f"{added}_post.{layer}"
-                if target in got:
+                aside = kind == "z" and self.entries[name].place.inside  # a gate or norm may follow the heads
+                if target in got and not aside:
                     self.report.measure(proof, name, got[target], expected[target])
 
     def _inside(self, first: Batch, values: dict[str, Tensor]) -> None:

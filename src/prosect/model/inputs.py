@@ -118,6 +118,30 @@ def checked(batch: Batch, vocabulary: int | None, max_positions: int | None) -> 
     return batch
 
 
+def text_of(config: Any) -> Any:
+    """The part of a configuration that is about text; the whole where there is no other."""
+    try:
+        return config.get_text_config(decoder=True)
+    except (AttributeError, ValueError, TypeError):
+        return config
+
+
+def _vocabulary(module: nn.Module, text: Any) -> int:
+    """How many tokens it reads."""
+    given = getattr(text, "vocab_size", None)
+    if isinstance(given, int):
+        return given
+    try:
+        find: Any = module.get_input_embeddings
+        return int(find().weight.shape[0])
+    except (AttributeError, NotImplementedError, TypeError):
+        raise BadInput(
+            f"a {type(module).__name__} that does not say how many tokens it reads",
+            "inputs: a dict of tensors by forward keyword, a tensor or a Batch",
+            "load(module, inputs=...)",
+        ) from None
+
+
 def example_for(module: nn.Module, seed: int = 0) -> Batch:
     """Inputs to open a transformers model with, when the user gives none: random tokens or pixels.
 
@@ -128,10 +152,10 @@ def example_for(module: nn.Module, seed: int = 0) -> Batch:
     name = getattr(module, "main_input_name", None)
     generator = Seed(seed).child("example").torch()
     if config is not None and name == "input_ids":
-        text = config.get_text_config() if hasattr(config, "get_text_config") else config
-        longest = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None) or 6
-        vocabulary = int(text.vocab_size)
-        ids = torch.randint(vocabulary, (2, min(6, int(longest))), generator=generator)
+        text = text_of(config)
+        given = (getattr(text, name, None) for name in ("max_position_embeddings", "n_positions"))
+        longest = next((n for n in given if isinstance(n, int) and n > 0), 6)
+        ids = torch.randint(_vocabulary(module, text), (2, min(6, longest)), generator=generator)
         if getattr(config, "is_encoder_decoder", False):
             return _of_tensors({"input_ids": ids, "decoder_input_ids": ids.clone()})
         return _of_tensors({"input_ids": ids})

@@ -19,13 +19,14 @@ from prosect.core.markup import card
 from prosect.core.progress import say
 from prosect.data.batch import Batch
 from prosect.model import unembed
-from prosect.model.anatomy import Anatomy, survey
+from prosect.model.anatomy import Anatomy
 from prosect.model.edits import Edit
 from prosect.model.entry import After, Blocks, blocks_of, entered
 from prosect.model.forward import Forward
 from prosect.model.inputs import Inputs, as_batch, checked, example_for
 from prosect.model.run import Runner
 from prosect.model.sitemap import SiteMap
+from prosect.model.survey import survey
 from prosect.model.trace import Trace
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Model:
             found.widths,
             found.traits,
             found.layers,
+            found.starts,
         )
         self._norm, self._head = found.norm, found.head
         self.report: CheckReport | None = None

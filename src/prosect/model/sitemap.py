@@ -79,11 +79,19 @@ class SiteInfo:
 
 @dataclass(frozen=True)
 class Entry:
-    """A site of the map: where it lies, and whether heads must be split off its last axis."""
+    """A site of the map.
+
+    Attributes:
+        place: where it lies.
+        info: what is known of it.
+        split: whether heads must be split off its last axis.
+        factor: what the model multiplies the tensor there by before it is what the name means.
+    """
 
     place: Place
     info: SiteInfo
     split: bool = False
+    factor: float = 1.0
 
 
 class SiteMap:
@@ -98,6 +106,7 @@ class SiteMap:
             model was opened.
         traits: on which TransformerLens names mean something else.
         layers: how many; None where that means nothing.
+        starts: the first block of each stack: one, or those of an encoder and of a decoder.
     """
 
     def __init__(
@@ -109,8 +118,9 @@ class SiteMap:
         widths: Mapping[str, int] | None = None,
         traits: Iterable[Trait] = (),
         layers: int | None = None,
+        starts: tuple[int, ...] = (0,),
     ) -> None:
-        self.model, self.layers = model, layers
+        self.model, self.layers, self.starts = model, layers, starts
         every = root.named_modules(remove_duplicate=False)  # a shared module has several paths
         self._modules = {path: module for path, module in every if path}
         self._entries = dict(entries)

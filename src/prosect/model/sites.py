@@ -42,6 +42,15 @@ class Kind:
     interior: bool = False
 
 
+def _sublayer(name: str, about: str) -> tuple[Kind, ...]:
+    """The three sites of a sublayer."""
+    return (
+        Kind(f"{name}_in", f"what {about} reads"),
+        Kind(f"{name}_out", f"what {about} returns"),
+        Kind(f"{name}_out_post", f"what {about} adds to the residual stream"),
+    )
+
+
 KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
@@ -70,11 +79,21 @@ KINDS: dict[str, Kind] = {
         Kind("z", "what each head gives, before the output projection", heads=True),
         Kind("attn_out", "what the attention module returns"),
         Kind("attn_out_post", "what attention adds to the residual stream"),
+        Kind("attn_sum", "stream plus what attention adds, where a norm on the stream follows (BERT)"),
+        *_sublayer("attn2", "a second attention"),
+        Kind("resid_cross", "residual stream between self-attention and attention to the encoder"),
+        *_sublayer("cross_attn", "attention to the encoder"),
+        Kind("cross_attn_sum", "stream plus what attention to the encoder adds, where a norm follows"),
+        *_sublayer("mixer", "a mixer of positions other than softmax attention (state-space, recurrent)"),
+        Kind("mixer_sum", "stream plus what a mixer adds, where a norm on the stream follows"),
+        *_sublayer("mixer2", "a second mixer of positions"),
         Kind("resid_mid", "residual stream between attention and MLP"),
         Kind("mlp_in", "what the MLP reads"),
         Kind("mlp_act", "neurons after their activation function, what the down projection reads"),
         Kind("mlp_out", "what the MLP module returns"),
         Kind("mlp_out_post", "what the MLP adds to the residual stream"),
+        *_sublayer("mlp2", "a second MLP, such as shared experts"),
+        Kind("mlp_sum", "stream plus what the MLP adds, where a norm on the stream follows (BERT)"),
         Kind("resid_post", "residual stream leaving the block"),
         Kind(
             "final_norm", "the residual stream after the last norm, what the unembedding reads", layered=False
@@ -82,10 +101,12 @@ KINDS: dict[str, Kind] = {
     )
 }
 MODULE = Kind("module", "what a module gives or is given", layered=False, layout="module")
+SUBLAYERS = ("attn", "attn2", "cross_attn", "mixer", "mixer2", "mlp", "mlp2")
+"""What a block can add to its stream; each has sites ``_in``, ``_out`` and ``_out_post``."""
 INTERIOR = tuple(kind.name for kind in KINDS.values() if kind.interior)
 
 _SUFFIX = re.compile(r"^(?P<body>.*?)(?::(?P<side>in|out))?(?:@(?P<call>\d+))?(?P<maybe>\?)?$")
-_LAYERED = re.compile(r"^(?P<kind>[a-z_]+)\.(?P<layer>\d+)(?:\.h(?P<head>\d+))?$")
+_LAYERED = re.compile(r"^(?P<kind>[a-z_]+2?[a-z_]*)\.(?P<layer>\d+)(?:\.h(?P<head>\d+))?$")
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,7 @@ class Taps:
         self.rows = sum(len(block.base) for block in blocks)
         self.taps: dict[Place, Tap] = {}
         self.got: dict[str, Got] = {}
+        self._root: nn.Module | None = None
 
     def read(self, site: Site, entry: Entry) -> None:
         """Read a site, all heads of it."""
@@ -94,7 +95,14 @@ class Taps:
 
     @contextmanager
     def installed(self, module: nn.Module, route: bool = False) -> Iterator[None]:
-        """Hooks in place; attention routed where its inside is tapped, or if told to."""
+        """Hooks in place; attention routed where its inside is tapped, or if told to.
+
+        Raises:
+            Unsupported: gradients through a quantised model.
+        """
+        self._root = module
+        if self.grad:
+            _check_differentiable(module)
         with ExitStack() as stack:
             for place in sorted(
                 self.taps, key=lambda p: not p.through
@@ -117,9 +125,12 @@ class Taps:
 
         Raises:
             BadInput: a site met never, or several times without saying which.
+            Unsupported: a site inside a kernel that computes several modules as one.
         """
         for tap in self.taps.values():
             for site in (*(w.site for w in tap.wanted), *(b.site for _, b in tap.edits)):
+                if tap.fired == 0 and not site.conditional:
+                    _check_fused(self._root, tap.place.module, site)
                 if site.call is None and tap.fired != 1 and not (site.conditional and tap.fired == 0):
                     raise _miscounted(site, tap.fired)
                 if site.call is not None and site.call >= tap.fired and not site.conditional:
@@ -154,16 +165,22 @@ class Taps:
                     "a site whose first axis is the rows of the batch",
                 )
             if whole:
-                x = make(bound, seen, block, layout).reshape(raw.shape)
+                x = _made(bound, seen, block, layout).reshape(raw.shape)
             else:
-                part = make(bound, seen[block.at], block, layout)
-                x.view(seen.shape)[block.at] = part
+                x.view(seen.shape)[block.at] = _made(bound, seen[block.at], block, layout)
         return x
 
     def _read(self, wanted: Wanted, x: Tensor, through: bool) -> Tensor:
         """Keep a reference; with gradients, what the model goes on with is made from what is kept."""
         name = str(wanted.site)
         seen, _ = self.seen(x, wanted.site, wanted.entry)
+        if wanted.entry.factor != 1.0:
+            kept = seen * wanted.entry.factor
+            if self.grad:  # what the model goes on with is made from what is kept
+                kept = kept if kept.requires_grad else kept.detach().requires_grad_(True)
+                x = (kept / wanted.entry.factor).reshape(x.shape)
+            self.got[name] = Got(kept if self.grad else kept.detach(), kept._version)
+            return x
         if self.grad and x.is_floating_point():
             if through:
                 x.requires_grad_(True)
@@ -206,6 +223,16 @@ class Taps:
         return x if tap is None else self.meet(tap, x, allowed)
 
 
+def _made(bound: Bound, seen: Tensor, block: Block, layout: Layout) -> Tensor:
+    """The edited tensor; where the model multiplies it on its way, the edit is of the product."""
+    factor = bound.entry.factor
+    if factor == 1.0:
+        return make(bound, seen, block, layout)
+    product = seen * factor
+    new = make(bound, product, block, layout)
+    return torch.where(new == product, seen, new / factor)  # what no edit touches stays to the last bit
+
+
 def _written_through(tap: Tap, raw: Tensor, new: Tensor) -> Tensor:
     """Write ``new`` into ``raw`` itself, so that the skip around the next module sees it too."""
     try:
@@ -216,6 +243,43 @@ def _written_through(tap: Tap, raw: Tensor, new: Tensor) -> Tensor:
             "a residual stream of its own",
             "resid_pre or resid_post",
         ) from error
+
+
+def _check_fused(root: nn.Module | None, module: nn.Module, site: Site) -> None:
+    """Say so where a module did not run because one of torch's own computes it with its weights alone.
+
+    Raises:
+        Unsupported: it is inside such a kernel.
+    """
+    for path, outer in () if root is None else root.named_modules():
+        own = type(outer).__module__.startswith("torch.nn.modules")
+        container = isinstance(outer, nn.Sequential | nn.ModuleList | nn.ModuleDict)
+        if own and not container and outer is not module and any(m is module for m in outer.modules()):
+            raise Unsupported(
+                f"site {site}, inside the fused kernel of a {type(outer).__name__}",
+                "a site at the boundary of a module that runs by itself",
+                path,
+            )
+
+
+def _check_differentiable(module: nn.Module) -> None:
+    """Refuse gradients through weights that are stored as integers.
+
+    Raises:
+        Unsupported: a module is quantised; the first is named.
+    """
+    for path, m in module.named_modules():
+        packed = ".quantized" in type(m).__module__ or "bitsandbytes" in type(m).__module__
+        weight = m._parameters.get("weight", m._buffers.get("weight"))
+        stored = isinstance(weight, Tensor) and (
+            weight.is_quantized or weight.dtype in (torch.int8, torch.uint8)
+        )
+        if packed or stored:
+            raise Unsupported(
+                f"gradients through {path or 'a model'}, a quantised {type(m).__name__}",
+                "weights in a floating dtype",
+                "load(..., dtype='bfloat16') of the model that was not quantised, or patching, which needs none",
+            )
 
 
 def _miscounted(site: Site, fired: int) -> BadInput:
