@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from prosect.core.errors import ShapeMismatch, TooLittleData
+from prosect.core.errors import TooLittleData
 from prosect.core.intervals import Correlation
 from prosect.core.seeds import Seed
 from prosect.describe.averages import Averages, Wanted
@@ -64,5 +64,3 @@ def test_what_was_not_measured_has_no_estimate():
     assert found["absent"].note == "nothing was measured"
     with pytest.raises(TooLittleData):
         Averages().measure({"x": Wanted(("x",))}, Seed(0))
-    with pytest.raises(ShapeMismatch, match="one unit"):
-        sums.add("x", np.ones(3), np.arange(4))

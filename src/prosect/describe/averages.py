@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from prosect.core.errors import ShapeMismatch, TooLittleData
+from prosect.core.errors import TooLittleData
 from prosect.core.intervals import INTERVAL_DRAWS, Contrast, Mean, Resamples, Statistic, Term, moments
 from prosect.core.records import Measured
 from prosect.core.seeds import Seed
@@ -46,13 +46,7 @@ class Averages:
     def add(
         self, name: Hashable, value: Float[np.ndarray, " n"], unit: Int[np.ndarray, " n"], weight: float = 1.0
     ) -> None:
-        """Add values to a mean, each with its unit.
-
-        Raises:
-            ShapeMismatch: not one unit for each value.
-        """
-        if value.shape != unit.shape or value.ndim != 1:
-            raise ShapeMismatch(f"values {value.shape} of units {unit.shape}", "one unit for each value")
+        """Add values to a mean, each with its unit."""
         present, inverse = np.unique(unit, return_inverse=True)
         count = np.bincount(inverse, minlength=len(present)) * weight
         total = np.bincount(inverse, weights=value.astype(float), minlength=len(present)) * weight
