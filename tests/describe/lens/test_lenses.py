@@ -16,6 +16,7 @@ from prosect.core.errors import (
     Unsupported,
 )
 from prosect.core.seeds import Seed
+from prosect.data.batch import Batch, Row
 from prosect.describe.lens.lens import LogitLens, rotation
 from prosect.describe.lens.reading import read
 from prosect.describe.lens.training import Training, fit
@@ -292,3 +293,36 @@ def test_a_lens_reads_only_what_it_was_made_for():
     assert isinstance(moved, TunedLens)
     assert moved.translators["resid_pre.0"] is both.translators["resid_post.0"]
     assert LogitLens().translate("resid_post.0", torch.ones(2)).equal(torch.ones(2))
+
+
+def test_on_real_text_early_layers_hold_more_than_the_logit_lens_reads():
+    """A shipped model of Python source, on modules that the lens was not trained on."""
+    import bisect
+    import fnmatch
+    import heapq
+    import inspect
+    import json.decoder
+    import shlex
+    import textwrap
+
+    import prosect
+
+    model = prosect.load("organism:pylm")
+
+    def windows(modules):
+        ids, rows = [], []
+        for unit, module in enumerate(modules):
+            tokens = model.tokenizer(inspect.getsource(module), verbose=False)["input_ids"]
+            for start in (0, 120):
+                ids.append(tokens[start : start + 40])
+                rows.append(Row(unit, module.__name__, start))
+        made = torch.tensor(ids)
+        return Batch({"input_ids": made}, torch.ones_like(made, dtype=torch.bool), tuple(rows))
+
+    how = Training(steps=12, positions=160)
+    lens = fit(model, [windows([json.decoder, textwrap, shlex])], ["resid_post.0"], how)
+    found = evaluate(model, lens, [windows([heapq, bisect, fnmatch])], shown=0)
+    (gain,) = found.gains
+    assert gain.less.low > 0
+    assert found["resid_post.0"].beyond.low > 0
+    assert found.n == 3
