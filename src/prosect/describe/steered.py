@@ -81,7 +81,9 @@ class SteerEffect:
             found = model.sweep([[], *(edits[i] for i in mine)], batch, log_probability(token))
             for place, i in enumerate(mine, 1):
                 out[i] = wanted[i].sign * (found[place] - found[0])
-        some = np.ones(len(batch), dtype=bool) if batch.scored is None else batch.scored.any(dim=1).cpu().numpy()
+        some = (
+            np.ones(len(batch), dtype=bool) if batch.scored is None else batch.scored.any(dim=1).cpu().numpy()
+        )
         return np.where(some, out, np.nan)
 
 
