@@ -46,6 +46,8 @@ def test_a_linear_attribute_is_a_line_with_the_slope_of_its_weights():
     assert zero.change.estimate == zero.side.estimate == zero.control.estimate == 0.0
     top = found.doses[-1]
     assert top.beyond.low > 0
+    assert top.beyond.estimate == pytest.approx(top.change.estimate - top.control.estimate)
+    assert abs(top.control.estimate) > 1e-3
     # what a random direction of this length adds has mean 0 and this standard deviation
     expected = 2.0 * float(direction @ direction) / math.sqrt(len(direction))
     assert 0.3 * expected < top.spread < 2.5 * expected

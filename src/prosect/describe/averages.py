@@ -43,13 +43,11 @@ class Averages:
         self.statistic: Statistic = Mean() if statistic is None else statistic
         self._sums: dict[Hashable, dict[int, Float[np.ndarray, " k"]]] = {}
 
-    def add(
-        self, name: Hashable, value: Float[np.ndarray, " n"], unit: Int[np.ndarray, " n"], weight: float = 1.0
-    ) -> None:
+    def add(self, name: Hashable, value: Float[np.ndarray, " n"], unit: Int[np.ndarray, " n"]) -> None:
         """Add values to a mean, each with its unit."""
         present, inverse = np.unique(unit, return_inverse=True)
-        count = np.bincount(inverse, minlength=len(present)) * weight
-        total = np.bincount(inverse, weights=value.astype(float), minlength=len(present)) * weight
+        count = np.bincount(inverse, minlength=len(present)).astype(float)
+        total = np.bincount(inverse, weights=value.astype(float), minlength=len(present))
         self._gather(name, present, np.stack([count, total], axis=1))
 
     def add_pairs(

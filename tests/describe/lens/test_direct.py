@@ -111,6 +111,18 @@ def test_against_the_mean_is_what_a_softmax_sees():
     assert found.contributions.sum(axis=1) == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
 
+def test_a_difference_of_nothing_is_no_error():
+    found = attribute(opened("llama"), text(), 5, against=5)
+    assert np.abs(found.logits).max() == 0.0
+    assert np.abs(found.contributions).max() < 1e-9
+
+
+def test_experts_are_one_part_and_said_to_be():
+    found = attribute(opened("gpt-oss"), text(), 5)
+    assert "mlp_bias.0" not in found.parts
+    assert any("mlp_out.0 holds its bias" in note for note in found.notes)
+
+
 def test_neurons_and_directions_add_up_to_their_sublayer():
     for name in ("gpt2", "llama", "gemma2"):
         model, batch = opened(name), text(5)

@@ -184,7 +184,7 @@ def test_a_tuned_lens_learns_the_map_that_is_there():
     model, q = turned()
     explore = [text(s, rows=8, vocabulary=40, name="explore") for s in range(10, 20)]
     fresh = [text(s, rows=8, vocabulary=40, name="fresh") for s in range(30, 33)]
-    lens = fit(model, explore, ["resid_pre.0"], Training(steps=400, rate=0.03, decay=0.0))
+    lens = fit(model, explore, ["resid_pre.0"], Training(steps=200, rate=0.05, decay=0.0))
     found = evaluate(model, lens, fresh)
     (gain,) = found.gains
     assert gain.other.estimate > 1.0
@@ -299,9 +299,14 @@ def test_on_real_text_early_layers_hold_more_than_the_logit_lens_reads():
     """A shipped model of Python source, on modules that the lens was not trained on."""
     import bisect
     import fnmatch
+    import gettext
     import heapq
     import inspect
     import json.decoder
+    import linecache
+    import operator
+    import queue
+    import sched
     import shlex
     import textwrap
 
@@ -309,20 +314,20 @@ def test_on_real_text_early_layers_hold_more_than_the_logit_lens_reads():
 
     model = prosect.load("organism:pylm")
 
-    def windows(modules):
+    def windows(*modules):
         ids, rows = [], []
         for unit, module in enumerate(modules):
             tokens = model.tokenizer(inspect.getsource(module), verbose=False)["input_ids"]
-            for start in (0, 120):
-                ids.append(tokens[start : start + 40])
-                rows.append(Row(unit, module.__name__, start))
+            ids.append(tokens[60:120])
+            rows.append(Row(unit, module.__name__, 60))
         made = torch.tensor(ids)
         return Batch({"input_ids": made}, torch.ones_like(made, dtype=torch.bool), tuple(rows))
 
     how = Training(steps=12, positions=160)
-    lens = fit(model, [windows([json.decoder, textwrap, shlex])], ["resid_post.0"], how)
-    found = evaluate(model, lens, [windows([heapq, bisect, fnmatch])], shown=0)
+    lens = fit(model, [windows(json.decoder, textwrap, shlex, sched)], ["resid_post.0"], how)
+    fresh = windows(bisect, fnmatch, gettext, heapq, linecache, operator, queue)
+    found = evaluate(model, lens, [fresh], shown=0)
     (gain,) = found.gains
     assert gain.less.low > 0
     assert found["resid_post.0"].beyond.low > 0
-    assert found.n == 3
+    assert found.n == 7

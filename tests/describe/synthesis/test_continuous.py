@@ -65,16 +65,20 @@ def test_an_image_template_under_small_shifts():
         assert torch.cosine_similarity(made.flatten(), template.flatten(), dim=0) > 0.95
 
 
-def test_diversity_finds_both_inputs_of_a_unit_that_has_two():
+@pytest.mark.parametrize("weight", [0.5, 1.0])
+def test_diversity_sets_seeds_apart_as_far_as_it_weighs(weight):
+    """Two inputs at angle θ on either side of a template gain 2 cos θ and pay 2 · weight · cos θ · cos 2θ, where the
+    middle factor is held: neither moves where 4 · weight · cos² θ = 1, so their cosine is 1 / (2 weight) - 1."""
     template = drawn(20)
-    layer, both = nn.Linear(20, 2, bias=False), nn.Linear(2, 1, bias=False)
+    layer = nn.Linear(20, 1, bias=False)
     with torch.no_grad():
-        layer.weight[0], layer.weight[1] = template, -template
-        both.weight.fill_(1.0)
-    model = Model.of(nn.Sequential(layer, nn.ReLU(), both), inputs=drawn(2, 20))
-    apart = synthesise(model, Unit("2", 0), Climb(seeds=2, steps=200, diversity=0.5, norm=1.0, seed=1))
-    assert apart.agreement.estimate < -0.95
-    assert min(apart.activations) > 0.95 * float(template.norm())
+        layer.weight[0] = template
+    model = Model.of(nn.Sequential(layer, nn.ReLU()), inputs=drawn(2, 20))
+    how = Climb(seeds=2, steps=250, diversity=weight, norm=1.0)
+    found = synthesise(model, Unit("1", 0), how)
+    assert found.agreement.estimate == pytest.approx(1 / (2 * weight) - 1, abs=0.05)
+    expected = float(template.norm()) * math.sqrt(1 / (4 * weight))
+    assert found.activations == pytest.approx((expected, expected), rel=0.05)
 
 
 def test_beside_the_best_example():

@@ -98,7 +98,8 @@ def test_the_search_reaches_what_trying_everything_finds():
     values = search.values(every)
     assert found.seeds[0].activation == pytest.approx(float(values.max()), rel=1e-4)
     assert found.seeds[0].tokens == tuple(every[int(values.argmax())].tolist())
-    for one in found.seeds:  # settled means what it says
+    hasty = synthesise_tokens(model, unit, Tokens(length=3, allowed=allowed, seeds=4, steps=1, candidates=2))
+    for one in (*found.seeds, *hasty.seeds):  # settled means what it says
         swaps = every[(every != np.array(one.tokens)).sum(axis=1) == 1]
         assert one.settled
         assert search.values(swaps).max() <= one.activation + 1e-4

@@ -8,13 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-import torch
-from jaxtyping import Int
 from markupsafe import Markup
 from torch import Tensor
 
 from prosect.core.canonical import Json, plain
-from prosect.core.errors import BadInput, ShapeMismatch, UnknownName, Unsupported
+from prosect.core.errors import BadInput, Unsupported
 from prosect.core.markup import card
 from prosect.core.progress import step
 from prosect.core.records import Measured
@@ -22,14 +20,11 @@ from prosect.core.seeds import Seed
 from prosect.data.batch import Batch
 from prosect.describe.averages import Averages, Wanted
 from prosect.describe.lens.lens import Lens, LogitLens, Turned, stream_sites
+from prosect.describe.lens.targets import Targets, targets_of
 from prosect.describe.lens.view import NOTHING, LensView, divergence, placed, view
 from prosect.model.forward import settled
 from prosect.model.model import Model
 from prosect.model.unembed import readout
-
-Targets = str | Callable[[Batch], Tensor]
-"""The token asked about at each position: ``next`` of the text, the model's own likeliest (``final``), or a
-function of the batch that gives (rows, positions): a token, or -1 for none."""
 
 NUMBERS = 1 << 22
 """Logits worked on at a time."""
@@ -230,34 +225,6 @@ def read(
 
 
 FIGURES = ("kl", "agreement", "target", "first", "control", "beyond")
-
-
-def targets_of(targets: Targets, batch: Batch, output: Tensor) -> Int[Tensor, "rows positions"]:
-    """The token asked about at each position; -1 for none.
-
-    Raises:
-        UnknownName: no such choice.
-        BadInput: a token outside the vocabulary.
-        ShapeMismatch: not one token for each position.
-    """
-    ids = batch.tensors["input_ids"]
-    if targets == "final":
-        return output.argmax(dim=-1)
-    if targets == "next":
-        out = torch.full_like(ids, NOTHING)
-        real = torch.ones_like(ids, dtype=torch.bool) if batch.mask is None else batch.mask
-        out[:, :-1] = torch.where(real[:, 1:], ids[:, 1:], NOTHING)
-        return out
-    if not callable(targets):
-        raise UnknownName("choice of targets", targets, ["next", "final"], "a function of a batch")
-    made = targets(batch)
-    if tuple(made.shape) != tuple(ids.shape):
-        raise ShapeMismatch(
-            f"targets of shape {tuple(made.shape)}", f"{tuple(ids.shape)}, one for each position"
-        )
-    if int(made.max()) >= output.shape[-1] or int(made.min()) < NOTHING:
-        raise BadInput(f"a target outside the vocabulary of {output.shape[-1]}", "a token, or -1 for none")
-    return made.to(ids.device)
 
 
 def _check_sites(lens: Lens, sites: Sequence[str]) -> None:

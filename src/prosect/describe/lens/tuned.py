@@ -21,7 +21,8 @@ from prosect.core.markup import card
 from prosect.core.seeds import Seed
 from prosect.data.batch import Batch
 from prosect.describe.lens.lens import LogitLens
-from prosect.describe.lens.reading import LensReading, Targets, read
+from prosect.describe.lens.reading import LensReading, read
+from prosect.describe.lens.targets import Targets
 from prosect.model.model import Model
 from prosect.store.tensors import load_tensors, save_tensors
 
@@ -114,7 +115,7 @@ class TunedLens:
                     )
             yield batch
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write it as safetensors, atomically.
 
         Raises:
@@ -146,7 +147,7 @@ class TunedLens:
         )
 
 
-def load(path: Path, model: Model) -> TunedLens:
+def load(path: Path | str, model: Model) -> TunedLens:
     """Read a lens, for the model that it was trained on.
 
     Raises:

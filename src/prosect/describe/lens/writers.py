@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -111,17 +112,19 @@ def writers(model: Model, batch: Batch, at: Int[Tensor, " rows"], heads: bool) -
             notes += [note] if note else []
             kind = name.partition("_")[0]
             split, count = None, None
-            if kind in INNER and heads:
-                sublayer: Sublayer = "attn" if kind == "attn" else "mlp"
-                site = f"{INNER[sublayer]}.{layer}"
-                if site in trace:
-                    split = branch(model, trace, sublayer, layer, at, x)
-                    count = model.sites.info(site).heads if sublayer == "attn" else None
-                elif sublayer == "attn":
+            site = f"z.{layer}" if kind == "attn" else f"mlp_act.{layer}"
+            if kind == "attn" and heads:
+                if site not in trace:
                     why = model.sites.refused.get(site, "this layer has no heads")
                     raise Unsupported(f"splitting {name} by head: {why}", "heads", "split='sublayers'")
-                else:
-                    notes.append(f"{name} holds its bias: its neurons are no site here")
+                split = branch(model, trace, "attn", layer, at, x)
+                count = model.sites.info(site).heads
+            elif kind == "mlp" and heads:
+                # only its bias is at stake here, so what cannot be split stays whole and is noted
+                with suppress(Unsupported):
+                    split = branch(model, trace, "mlp", layer, at, x) if site in trace else None
+                if split is None:
+                    notes.append(f"{name} holds its bias: no linear map from its neurons is known")
             parts.append(Written(name, x, split, count))
     stream = pick(last)
     total = torch.stack([p.x.double() for p in parts]).sum(dim=0)
