@@ -80,6 +80,8 @@ def question(spec: Spec, opened: Opened) -> str:
         "residues": "which of its neurons are waves of one frequency, and whether those suffice",
         "features": "which of its latents stand for one input",
         "patching": "which places carry what an answer depends on",
+        "lens": "where its prediction can already be read",
+        "steering": "what a direction does as more of it is added",
         "replacement": "whether it still works with its parts replaced by their descriptions",
     }
     asked = [what[s] for s in spec.studies if s in what]

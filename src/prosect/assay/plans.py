@@ -282,6 +282,45 @@ def patches(spec: Spec, fold: str, *, stranger: Executable) -> TestPlan:
     )
 
 
+def reads(spec: Spec, fold: str, *, logit: Executable, turned: Executable) -> TestPlan:
+    """How near a tuned lens is to the model's prediction, against the logit lens and a stream turned at random."""
+    margin = spec.lens.margin
+    return _plan(
+        spec,
+        fold,
+        "cluster",
+        name="reads",
+        kind=measured.KIND,
+        level=1,
+        metric="minus the divergence (KL, nats) of the lens from the model's own prediction",
+        rivals=(
+            Rival(name="logit-lens", role="baseline", margin=margin, descriptions=(logit,)),
+            Rival(name="turned-stream", role="control", margin=margin, descriptions=(turned,)),
+        ),
+    )
+
+
+def steers(spec: Spec, fold: str, *, random: Sequence[Executable]) -> TestPlan:
+    """What a dose of a direction does to a token's probability, against random directions of the same length."""
+    return _plan(
+        spec,
+        fold,
+        "cluster",
+        name="steers",
+        kind=measured.KIND,
+        level=1,
+        metric="rise of the token's log-probability (nats)",
+        rivals=(
+            Rival(
+                name="random-direction",
+                role="control",
+                margin=spec.steer.margin,
+                descriptions=tuple(random),
+            ),
+        ),
+    )
+
+
 def replaces(spec: Spec, fold: str, unit: str, *, fit: Executable) -> TestPlan:
     """Level 3: parts replaced by code.
 

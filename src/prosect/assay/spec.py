@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from prosect.core.errors import BadInput, UnknownName
 from prosect.core.records import Record
 
-Study = Literal["latents", "heads", "residues", "features", "replacement", "patching"]
+Study = Literal["latents", "heads", "residues", "features", "replacement", "patching", "lens", "steering"]
 
 
 class Data(Record):
@@ -85,6 +85,27 @@ class Patch(Record):
     budget_mb: float = Field(512.0, gt=0, description="memory for one pass")
 
 
+class Lens(Record):
+    """What `prosect lens` does."""
+
+    steps: int = Field(250, ge=1, description="batches that the tuned lens is trained on")
+    rate: float = Field(1e-3, gt=0, description="learning rate at the first step")
+    margin: float = Field(0.02, ge=0, description="nats by which a tuned lens must be nearer than its rivals")
+
+
+class Steer(Record):
+    """What `prosect steer` does."""
+
+    token: str = Field("", description="the token to steer toward; it must be a single one")
+    site: str = Field("", description="where; empty: the middle of the network")
+    strengths: tuple[float, ...] = Field(
+        (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0), min_length=1, description="doses: factors on the direction"
+    )
+    controls: int = Field(4, ge=1, description="random directions of the same length")
+    rows: int = Field(96, ge=1, description="windows of explore that the curve is read on")
+    margin: float = Field(0.05, ge=0, description="nats by which a dose must beat random directions")
+
+
 class Validate(Record):
     """What a claim must do to be supported."""
 
@@ -130,7 +151,8 @@ class Spec(Record):
         description="statistical: break the link between inputs and activations, so that every claim is false",
     )
     studies: tuple[Study, ...] = Field(
-        (), description="what to examine: latents, heads, residues, features, replacement, patching"
+        (),
+        description="what to examine: latents, heads, residues, features, replacement, patching, lens, steering",
     )
     scripted: bool = Field(False, description="add a wrong claim on purpose, to show it fail and be refined")
     trust_remote_code: bool = Field(False, description="let the model's own code run")
@@ -139,6 +161,8 @@ class Spec(Record):
     decompose: Decompose = Decompose()
     describe: Describe = Describe()
     patch: Patch = Patch()
+    lens: Lens = Lens()
+    steer: Steer = Steer()
     validate_: Validate = Field(Validate(), alias="validate")
 
     model_config = ConfigDict(populate_by_name=True)  # added to Record's: frozen, no unknown keys, no NaN

@@ -142,6 +142,86 @@ def patch(
 
 
 @app.command()
+def lens(
+    target: Target,
+    text: Text = None,
+    steps: Annotated[int | None, typer.Option(help="batches that the tuned lens is trained on")] = None,
+    out: Out = None,
+    seed: Seed = None,
+    device: Device = None,
+    limit: Limit = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Read what each layer of TARGET already says, with a logit lens and a trained one, and test it on unseen text."""
+    from prosect.cli.run import command
+
+    command(
+        target,
+        {
+            "studies": ["lens"],
+            "validate.rounds": 1,
+            "data.folds": 1,
+            "data.text": None if text is None else str(text),
+            "lens.steps": steps,
+            "describe.tokens": 24_000,
+            "seed": seed,
+            "device": device,
+            "limit": limit,
+        },
+        out=out,
+        dry_run=dry_run,
+        as_json=as_json,
+        quiet=quiet,
+        verb="lens-",
+    )
+
+
+@app.command()
+def steer(
+    target: Target,
+    token: Annotated[str, typer.Option(help="the token to steer toward, a single one")],
+    site: Annotated[str | None, typer.Option(help="where; by default the middle of the network")] = None,
+    strength: Annotated[
+        list[float] | None, typer.Option(help="a dose, as a factor on the direction; may be given again")
+    ] = None,
+    text: Text = None,
+    out: Out = None,
+    seed: Seed = None,
+    device: Device = None,
+    limit: Limit = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Add a token's direction to TARGET in growing doses, beside random directions, and test every dose."""
+    from prosect.cli.run import command
+
+    command(
+        target,
+        {
+            "studies": ["steering"],
+            "validate.rounds": 1,
+            "data.folds": 1,
+            "data.text": None if text is None else str(text),
+            "steer.token": token,
+            "data.validate_windows": 1,
+            "steer.site": site,
+            "steer.strengths": strength or None,
+            "seed": seed,
+            "device": device,
+            "limit": limit,
+        },
+        out=out,
+        dry_run=dry_run,
+        as_json=as_json,
+        quiet=quiet,
+        verb="steer-",
+    )
+
+
+@app.command()
 def spec(
     target: Target,
     text: Text = None,

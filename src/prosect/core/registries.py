@@ -77,6 +77,14 @@ DESCRIPTIONS = Registry(
             "what a head does to the tokens it looks at",
         ),
         "input-rule": ("prosect.describe.inputs:InputRule", "a sparse threshold rule over numeric inputs"),
+        "lens-nearness": (
+            "prosect.describe.lens.nearness:LensNearness",
+            "how near a layer's reading is to the model's prediction",
+        ),
+        "steer-effect": (
+            "prosect.describe.steered:SteerEffect",
+            "what adding a direction does to how likely a token is",
+        ),
         "patch-effect": (
             "prosect.describe.patched:PatchEffect",
             "what giving one place another run's value does to the answer",

@@ -11,6 +11,8 @@ from prosect.assay.opened import Opened, facts, opened_model, subject_of, use_of
 from prosect.assay.spec import Spec
 from prosect.assay.studies.heads import Heads
 from prosect.assay.studies.latents import Latents
+from prosect.assay.studies.lens import LensStudy
+from prosect.assay.studies.steering import Steering
 from prosect.assay.study import Study
 from prosect.core.errors import BadInput, Unsupported
 from prosect.core.exhibits import SplitFact
@@ -25,8 +27,9 @@ def language(spec: Spec, run: RunFolder) -> Opened:
     """A causal language model from the hub, a folder, or `pylm`, on text."""
     from prosect.organisms import pylm
 
-    if not {"latents", "heads"}.intersection(spec.studies):
-        raise BadInput(f"studies {list(spec.studies)} of a language model", "latents, heads, or both")
+    known = ("latents", "heads", "lens", "steering")
+    if not set(known).intersection(spec.studies):
+        raise BadInput(f"studies {list(spec.studies)} of a language model", f"some of {', '.join(known)}")
     model = opened_model(spec)
     if model.tokenizer is None:
         raise BadInput(
@@ -103,6 +106,10 @@ def language(spec: Spec, run: RunFolder) -> Opened:
             studies.append(heads)
         else:
             opened.decisions.append("this architecture's attention cannot be read, so no head was examined")
+    if "lens" in spec.studies:
+        studies.append(LensStudy(spec, run, subject))
+    if "steering" in spec.studies:
+        studies.append(Steering(spec, run, subject))
     opened.studies = studies
     return opened
 

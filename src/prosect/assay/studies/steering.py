@@ -1,0 +1,280 @@
+"""What a direction does by dose: more and more of it added to the stream, beside random directions as long.
+
+The direction that goes with a token is the difference of means of the stream before that token and elsewhere, from
+the first document set of explore. The curve is read on the second. Every dose is claimed and measured anew on
+documents that nobody had seen, against random directions of the same length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from prosect.assay import plans
+from prosect.assay.explored import thinned, vocabulary
+from prosect.assay.spec import Spec
+from prosect.assay.study import Shown
+from prosect.core.errors import BadInput, TooLittleData
+from prosect.core.exhibits import Exhibit, SiteCell
+from prosect.core.pictures import Curve, Series
+from prosect.core.records import Component, Description, Executable, Hypothesis, Measured, TruthCheck
+from prosect.core.seeds import Seed
+from prosect.core.verdicts import Verdict
+from prosect.data.batch import Batch
+from prosect.data.tokens import TokenSource
+from prosect.describe.dose import dose_curve
+from prosect.describe.steered import SteerEffect, log_probability
+from prosect.store.run import RunFolder
+from prosect.validate.subject import Subject
+from prosect.validate.tester import Illustrations
+
+METHOD = "difference-of-means@1"
+FEWEST = 20
+"""Positions before the token that a direction needs."""
+
+
+class Steering:
+    """The study of one direction at one site.
+
+    Args:
+        spec: the run's; its ``steer`` table names the token, the site and the doses.
+        run: where the direction and its curve are kept.
+        subject: the model and its text.
+    """
+
+    name = "steering"
+
+    def __init__(self, spec: Spec, run: RunFolder, subject: Subject) -> None:
+        self.spec, self.run, self.subject = spec, run, subject
+        self.seed = Seed(spec.seed).child("steering")
+        model = subject.model
+        self.site = model.sites.resolve(spec.steer.site or f"resid_post.{(model.n_layers or 1) // 2}")
+        self.token = self._named(spec.steer.token)
+
+    def _named(self, text: str) -> int:
+        source = self.subject.source
+        assert isinstance(source, TokenSource)  # language models are opened on text
+        ids = source.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+        if len(ids) != 1:
+            said = " ".join(repr(source.tokenizer.decode([i])) for i in ids[:6])
+            raise BadInput(
+                f"the token {text!r}, which is {len(ids)} tokens{f' ({said})' if said else ''}",
+                "a single token to steer toward",
+                "--token, and mind the space before a word",
+            )
+        return int(ids[0])
+
+    def explore(self) -> None:
+        """The direction from the first document set of explore, its curve on the second."""
+        tensors, self.seen = self.run.tensor_step("steering", {"study": self.name}, self._look)
+        self.direction = tensors["direction"]
+
+    def _look(self) -> tuple[dict[str, Tensor], Any]:
+        model = self.subject.model
+        batches, second = thinned(
+            self.subject.source, self.spec.describe.tokens, self.seed.child("explore"), self.subject.rows
+        )
+        halves = [
+            [b.to(model.device) for b, s in zip(batches, second, strict=True) if s == half]
+            for half in (False, True)
+        ]
+        direction, counts = self._difference(halves[0])
+        few = halves[1][: max(1, self.spec.steer.rows // self.subject.rows)]
+        batch = _joined(few)
+        curve = dose_curve(
+            model,
+            batch,
+            self.site,
+            direction,
+            log_probability(self.token),
+            self.spec.steer.strengths,
+            controls=self.spec.steer.controls,
+            seed=self.seed.integer,
+        )
+        self.subject.spend(
+            batch, "explore", 2 * (1 + self.spec.steer.controls) * len(self.spec.steer.strengths)
+        )
+        return {"direction": direction.cpu().float()}, {
+            "before": counts[0],
+            "elsewhere": counts[1],
+            "length": curve.length,
+            "stream": curve.stream,
+            "documents": curve.n,
+            "slope": curve.slope.model_dump(mode="json"),
+            "linear": curve.linear.model_dump(mode="json"),
+            "doses": [
+                {
+                    "strength": d.strength,
+                    "change": d.change.model_dump(mode="json"),
+                    "control": d.control.model_dump(mode="json"),
+                    "side": d.side.model_dump(mode="json"),
+                }
+                for d in curve.doses
+            ],
+        }
+
+    def _difference(self, batches: list[Batch]) -> tuple[Float[Tensor, " width"], tuple[int, int]]:
+        """Mean of the stream where the token comes next, minus its mean elsewhere."""
+        totals: list[Tensor] = []
+        counts = [0, 0]
+        for batch in batches:
+            x = self.subject.model.run(batch, [self.site], stop_early=True)[self.site].double()
+            self.subject.spend(batch, "explore")
+            ids, scored = batch.tensors["input_ids"], batch.scored
+            assert scored is not None  # text has positions
+            follows = torch.zeros_like(scored)
+            follows[:, :-1] = ids[:, 1:] == self.token
+            for side, here in enumerate((scored & follows, scored & ~follows)):
+                if not totals:
+                    totals = [x.new_zeros(x.shape[-1]) for _ in range(2)]
+                totals[side] += x[here].sum(dim=0)
+                counts[side] += int(here.sum())
+        if counts[0] < FEWEST:
+            raise TooLittleData(
+                f"{counts[0]} places of explored text that the token {self.spec.steer.token!r} follows",
+                f"{FEWEST} or more",
+                "a token that is used more often, or more text",
+            )
+        return (totals[0] / counts[0] - totals[1] / counts[1]).float(), (counts[0], counts[1])
+
+    # -- claims ----------------------------------------------------------------------------------
+
+    def draft(self, round: int, fold: str, found: Mapping[str, Verdict]) -> list[Hypothesis]:
+        """One claim for every dose; all of them, so none is chosen."""
+        if round > 1:
+            return []
+        return [self._claim(i, d, fold) for i, d in enumerate(self.seen["doses"]) if d["strength"]]
+
+    def _component(self, number: int) -> Component:
+        width = int(self.direction.shape[0])
+        return Component(
+            decomposition=f"dose@{self.site}",
+            index=number,
+            reads=(self.site,),
+            writes=(self.site,),
+            width=width,
+        )
+
+    def _claim(self, number: int, dose: Any, fold: str) -> Hypothesis:
+        shelf, strength = self.subject.shelf, float(dose["strength"])
+        change = Measured.model_validate(dose["change"]).estimate or 0.0
+        sign = 1 if change >= 0 else -1
+
+        def made(direction: Tensor) -> Executable:
+            return SteerEffect(self.site, direction, strength, self.token, sign).executable(shelf)
+
+        name = vocabulary(self.subject.source).strings[self.token]
+        return Hypothesis(
+            round=1,
+            component=self._component(number),
+            side="effect",
+            description=Description(
+                words=f"adding {strength:g} times the direction of `{name}` at {self.site} makes it "
+                f"{'likelier' if sign > 0 else 'less likely'}",
+                effect=made(self.direction),
+            ),
+            explainer=METHOD,
+            draw="all",
+            tests=(plans.steers(self.spec, fold, random=[made(r) for r in self._random()]),),
+            scope=self.subject.scope,
+            explored={"rise": sign * change},
+        )
+
+    def _random(self) -> list[Tensor]:
+        """Directions as long, drawn uniformly."""
+        out = []
+        for i in range(self.spec.steer.controls):
+            drawn = torch.randn(self.direction.shape, generator=self.seed.child("random", i).torch())
+            out.append(drawn * (self.direction.norm() / drawn.norm()))
+        return out
+
+    # -- what is shown -----------------------------------------------------------------------------
+
+    def check(self, hypothesis: Hypothesis) -> TruthCheck | None:
+        """No organism says what a difference of means does."""
+        return None
+
+    def show(self, found: Mapping[str, Verdict], seen: Illustrations) -> Shown:
+        """The curves by dose: the effect, random directions, and what else changes."""
+        doses = self.seen["doses"]
+        name = vocabulary(self.subject.source).strings[self.token]
+
+        def series(label: str, role: Any, key: str) -> Series:
+            return Series(
+                name=label, role=role, measured=tuple(Measured.model_validate(d[key]) for d in doses)
+            )
+
+        strengths = tuple(float(d["strength"]) for d in doses)
+        about = f"explored, {self.seen['documents']} documents; the direction's length is {self.seen['length']:.3g}, the stream's {self.seen['stream']:.3g}"
+        pictures = (
+            Curve(
+                title=f"Adding the direction of `{name}` at {self.site}",
+                about=about,
+                along="strength",
+                doses=strengths,
+                series=(
+                    series("this direction", "own", "change"),
+                    series("random directions", "control", "control"),
+                ),
+                unit="change of its log-probability (nats)",
+            ),
+            Curve(
+                title="What else it changes",
+                about=f"{about}; KL between the outputs with and without it, at the same positions",
+                along="strength",
+                doses=strengths,
+                series=(series("all outputs", "side effect", "side"),),
+                unit="KL (nats)",
+            ),
+        )
+        exhibits = [
+            Exhibit(
+                component=self._component(i),
+                kind="dose",
+                site=self.site,
+                layer=self._layer,
+                facts={"strength": float(d["strength"])},
+                units_drawn="every dose that was asked for",
+            )
+            for i, d in enumerate(doses)
+            if d["strength"]
+        ]
+        return Shown(
+            exhibits=exhibits,
+            map=[SiteCell(layer=self._layer, place="directions", components=1, examined=1)],
+            pictures=pictures,
+            decisions=(
+                f"the direction is the mean of {self.site} at {self.seen['before']:,} explored positions that `{name}` "
+                f"follows, minus its mean at {self.seen['elsewhere']:,} others",
+            ),
+            limits=(
+                "a token made likelier by force says little of what the direction does at its usual size",
+            ),
+        )
+
+    @property
+    def _layer(self) -> int:
+        parts = self.site.split(".")
+        return int(parts[1]) if len(parts) > 1 and parts[1].isdigit() else -1
+
+
+def _joined(batches: list[Batch]) -> Batch:
+    """Batches as one, padded to the longest row."""
+    width = max(b.tensors["input_ids"].shape[1] for b in batches)
+
+    def wide(x: Tensor) -> Tensor:
+        return torch.nn.functional.pad(x, (0, width - x.shape[1]))
+
+    masks, specials = [b.mask for b in batches], [b.special for b in batches]
+    assert all(m is not None for m in masks)
+    names = list(batches[0].tensors)
+    return Batch(
+        {n: torch.cat([wide(b.tensors[n]) for b in batches]) for n in names},
+        torch.cat([wide(m) for m in masks if m is not None]),
+        tuple(row for b in batches for row in b.rows),
+        None if specials[0] is None else torch.cat([wide(s) for s in specials if s is not None]),
+    )

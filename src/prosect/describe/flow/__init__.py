@@ -1,0 +1,1 @@
+"""Where heads look, what they move, and what depends on it."""

@@ -1,0 +1,105 @@
+"""What depends on what a head moves: its z without the share of one source, and how far the output moves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from prosect.core.seeds import Seed
+from prosect.data.batch import Batch, Row
+from prosect.describe.flow.moved import Layer
+from prosect.model.edits import Edit, patch
+from prosect.model.model import Model
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """How far the output moves, in nats: KL(as it is ‖ changed), summed from the destination on.
+
+    Attributes:
+        effect: when what is moved from a source is taken out.
+        control: when a random vector of the same length is taken out in its place.
+        noise: the most that a change of nothing does, which is rounding.
+        passes: cells that were run, of how many there are; the others would change nothing.
+        cells: how many there are.
+    """
+
+    effect: Float[np.ndarray, "rows slots heads sources"]
+    control: Float[np.ndarray, "rows slots heads sources"]
+    noise: float
+    passes: int
+    cells: int
+
+
+def cut(
+    model: Model,
+    batch: Batch,
+    layer: Layer,
+    heads: list[int],
+    at: Int[Tensor, "rows slots"],
+    by: str,
+    seed: Seed,
+    budget_mb: int | float,
+) -> Cuts:
+    """Take out every (source, destination) of some heads of one layer, one at a time."""
+    rows, slots, _, sources = layer.pattern.shape
+    # every row its own unit, so that a metric that sees some of the rows knows which
+    numbered = replace(batch, rows=tuple(Row(unit=i) for i in range(rows)))
+    base = model.run(numbered).output.float().log_softmax(dim=-1)
+    effect = np.zeros((rows, slots, len(heads), sources))
+    control, noise, ran = np.zeros_like(effect), 0.0, 0
+    taken = layer.moved - layer.mean if by == "mean" else layer.moved
+    for j in range(slots):
+        cells: list[tuple[int, int]] = []
+        lists: list[list[Edit]] = []
+        places = [[p] for p in at[:, j].tolist()]
+        for i, head in enumerate(heads):
+            z = layer.z[:, j, head]
+            smallest = torch.finfo(model.dtype).eps * float(z.abs().max())
+            lists.append([_edit(model, layer, head, z, places)])
+            cells.append((i, -1))
+            for source in range(sources):
+                share = taken[:, j, head, source]
+                if float(share.abs().max()) <= smallest:
+                    continue  # as far as this dtype goes, z without it is z
+                draw = seed.child("control", layer.number, head, j, source).torch()
+                random = torch.randn(share.shape, generator=draw, dtype=torch.float64).to(share.device)
+                random = random * (share.norm(dim=-1) / random.norm(dim=-1))[:, None]
+                lists += [[_edit(model, layer, head, z - x, places)] for x in (share, random)]
+                cells.append((i, source))
+        found = model.sweep(lists, numbered, _divergence(base, at[:, j]), budget_mb)
+        ran += len(lists)
+        k = 0
+        for i, source in cells:
+            if source < 0:
+                noise = max(noise, float(found[k].max()))
+                k += 1
+                continue
+            effect[:, j, i, source], control[:, j, i, source] = found[k], found[k + 1]
+            k += 2
+    return Cuts(effect, control, noise, ran, slots * len(heads) * sources)
+
+
+def _edit(model: Model, layer: Layer, head: int, value: Tensor, places: list[list[int]]) -> Edit:
+    return patch(f"z.{layer.number}.h{head}", value[:, None].to(model.dtype), positions=places)
+
+
+def _divergence(
+    base: Float[Tensor, "rows positions vocab"], at: Int[Tensor, " rows"]
+) -> Callable[[Tensor, Batch], Tensor]:
+    """KL from the output as it is, summed over real positions from the destination on."""
+
+    def metric(output: Tensor, batch: Batch) -> Tensor:
+        index = torch.from_numpy(batch.units).to(output.device)
+        before, after = base[index], output.float().log_softmax(dim=-1)
+        each = (before.exp() * (before - after)).sum(dim=-1, dtype=torch.float64).clamp(min=0.0)
+        later = torch.arange(output.shape[1], device=output.device) >= at[index][:, None]
+        real = later if batch.mask is None else later & batch.mask
+        return (each * real).sum(dim=-1)
+
+    return metric

@@ -1,0 +1,1 @@
+"""Inputs made to activate a unit: by gradient over numbers, by guided search over tokens."""

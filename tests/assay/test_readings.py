@@ -1,0 +1,74 @@
+"""`prosect lens` and `prosect steer` from end to end, on the language model that comes with prosect."""
+
+import json
+
+import pytest
+
+from prosect.core.pictures import Curve, LensTable
+from tiny import call
+
+SMALL = ("--limit", "130", "--quiet")
+SPEC = """
+target = "pylm"
+device = "cpu"
+limit = 130
+studies = ["{study}"]
+[data]
+context = 32
+folds = 1
+explore_windows = 1
+validate_windows = 1
+[describe]
+tokens = 4000
+[validate]
+rounds = 1
+[lens]
+steps = 40
+[steer]
+token = "("
+strengths = [-1.0, 1.0]
+controls = 2
+rows = 32
+"""
+
+
+@pytest.fixture(scope="module", params=["lens", "steering"])
+def run(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    (folder / "spec.toml").write_text(SPEC.format(study=request.param))
+    from prosect.cli import main
+
+    assert main(["run", str(folder / "spec.toml"), "--out", str(folder / "run"), "--quiet"]) == 0
+    return request.param, folder / "run"
+
+
+def test_it_ends_with_claims_pictures_and_a_report(run):
+    study, path = run
+    metrics = json.loads((path / "metrics.json").read_text())
+    pictures = json.loads((path / "findings.json").read_text())["pictures"]
+    assert (path / "report.html").stat().st_size > 10_000
+    kinds = [p["picture"] for p in pictures]
+    if study == "lens":
+        assert metrics["claims"] == 4 and kinds == ["curve", "lens", "lens"]
+        curve, table = Curve.model_validate(pictures[0]), LensTable.model_validate(pictures[1])
+        own, logit, turned = ([m.estimate for m in s.measured] for s in curve.series)
+        assert own[-1] < turned[-1] and logit[-1] < turned[-1]  # a stream turned at random says less
+        assert len(table.readings) == len(table.layers) == 4
+        assert all(len(line) == len(table.tokens) for line in table.readings)
+    else:
+        assert metrics["claims"] == 2 and kinds == ["curve", "curve"]
+        assert metrics["verdicts"].get("supported") == 2
+        effect = Curve.model_validate(pictures[0])
+        change = dict(zip(effect.doses, (m.estimate for m in effect.series[0].measured), strict=True))
+        assert change[-1.0] < 0 == change[0.0] < change[1.0]
+
+
+def test_a_token_must_be_one(capsys, tmp_path):
+    code, _, said = call(
+        capsys, "steer", "pylm", "--token", " self.assertEqual", *SMALL, "--out", tmp_path / "a"
+    )
+    assert code == 2 and "tokens" in said and "a single token" in said
+    code, _, said = call(
+        capsys, "steer", "pylm", "--token", " self", "--site", "resid_post.9", *SMALL, "--out", tmp_path / "b"
+    )
+    assert code == 2 and "resid_post.9" in said
