@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from prosect.model.model import Model
 
 Rule = Callable[["Model"], AbstractContextManager[object]]
-"""A backward rule (`prosect.model.patching.backward`)."""
+"""A backward rule (`prosect.model.backward`)."""
 POINTS = (0.5, 1.0)
 """Where else on the way to the other value the slope is taken, to tell saturation."""
 SLOPE = 0.25
