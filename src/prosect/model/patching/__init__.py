@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from prosect.model.patching.activation import Candidate, PatchCell, PatchMap, denoising, noising
+from prosect.model.patching.activation import PatchCell, PatchMap, denoising, noising
 from prosect.model.patching.attribution import AtpMap, attribution_patching
+from prosect.model.patching.cells import Candidate
 from prosect.model.patching.confirm import ReEstimated, re_estimate
 from prosect.model.patching.joint import JointEffects, joint_effects
 from prosect.model.patching.mediation import Mediation, mediation
