@@ -264,3 +264,31 @@ def test_rows_of_several_lengths_and_alignments(open_, logit):
         model, [[1, 2, 3]], [[1, 9, 2, 3]], logit(), "resid_pre", alignment=[(0, 0), (1, 2), (2, 3)], sample=6
     )
     assert moved.positions == ("0", "1", "2")
+
+
+def test_a_backward_rule_changes_the_gradient_and_is_recorded(open_, rows, logit):
+    from prosect.model.backward import frozen_attention, frozen_norms, relp
+
+    model = open_("llama")
+    plain = attribution_patching(
+        model, rows(0), rows(1), logit(), "z", each="head", sample=4, saturation=False
+    )
+    ruled = attribution_patching(
+        model, rows(0), rows(1), logit(), "z", each="head", sample=4, saturation=False, rule=relp
+    )
+    assert any("relp" in note for note in ruled.notes) and not plain.notes
+    assert not np.allclose(plain.estimates.values, ruled.estimates.values, atol=1e-3)
+    with pytest.raises(Unsupported, match=r"q\.1, which none reaches"):
+        attribution_patching(model, rows(0), rows(1), logit(), "q.1", rule=frozen_attention)
+    # with one block behind it and norms frozen, the last MLP's estimate is its exact direct effect up to the scale
+    late = attribution_patching(
+        model, rows(0), rows(1), logit(), "mlp_out.1", positions=[5], rule=frozen_norms, saturation=False
+    )
+    change = (
+        model.run(rows(1), ["mlp_out.1"])["mlp_out.1"] - model.run(rows(0), ["mlp_out.1"])["mlp_out.1"]
+    )[:, 5]
+    stream = model.run(rows(0), ["resid_post.1"])["resid_post.1"][:, 5]
+    scale = (stream.pow(2).mean(dim=-1) + 1e-6).sqrt()
+    assert np.allclose(
+        late.estimates.values[0, 0], (change @ model.unembedding[5] / scale).numpy(), atol=1e-4
+    )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from prosect.model.patching.activation import Candidate, PatchCell, PatchMap, denoising, noising
+from prosect.model.patching.activation import PatchCell, PatchMap, denoising, noising
 from prosect.model.patching.attribution import AtpMap, attribution_patching
+from prosect.model.patching.cells import Candidate
 from prosect.model.patching.confirm import ReEstimated, re_estimate
 from prosect.model.patching.joint import JointEffects, joint_effects
 from prosect.model.patching.mediation import Mediation, mediation
 from prosect.model.patching.metrics import by_row, logit_difference
+from prosect.model.patching.optimal import OptimalAblation, divergence, optimal_ablation
 from prosect.model.patching.pairs import Pairs
 from prosect.model.patching.paths import PathEffects, edge_effects, path_patching
 from prosect.model.patching.scores import Cost, RowScores
@@ -18,6 +20,7 @@ __all__ = [
     "Cost",
     "JointEffects",
     "Mediation",
+    "OptimalAblation",
     "Pairs",
     "PatchCell",
     "PatchMap",
@@ -27,11 +30,13 @@ __all__ = [
     "attribution_patching",
     "by_row",
     "denoising",
+    "divergence",
     "edge_effects",
     "joint_effects",
     "logit_difference",
     "mediation",
     "noising",
+    "optimal_ablation",
     "path_patching",
     "re_estimate",
 ]

@@ -13,7 +13,7 @@ from scipy.stats import rankdata
 from prosect.core.intervals import INTERVAL_DRAWS, Correlation, Mean, Resamples, moments
 from prosect.core.records import Measured
 from prosect.core.seeds import Seed
-from prosect.model.patching.activation import Donor, cell_edit
+from prosect.model.patching.cells import Donor, cell_edit
 from prosect.model.patching.metrics import Metric
 from prosect.model.patching.nodes import Node
 from prosect.model.patching.pairs import Direction, Pairs, Span

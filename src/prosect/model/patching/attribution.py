@@ -18,22 +18,21 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from prosect.core.errors import Unsupported
+from prosect.core.errors import BadInput, Unsupported
 from prosect.core.records import Measured
 from prosect.core.seeds import Seed
 from prosect.data.batch import Batch
 from prosect.model.edits import patch
 from prosect.model.patching.accuracy import NEGLIGIBLE, Accuracy, accuracy, exact_effects
-from prosect.model.patching.activation import Candidate, Donor, there
+from prosect.model.patching.cells import Candidate, Donor, there
+from prosect.model.patching.contraction import Cells, Fix
 from prosect.model.patching.gradients import Graph
 from prosect.model.patching.metrics import Metric
 from prosect.model.patching.nodes import Each, Node, nodes_of
-from prosect.model.patching.pairs import Alignment, Direction, Pairs, Positions, Span
-from prosect.model.patching.qk import of_keys, of_queries, patched_patterns
+from prosect.model.patching.pairs import Alignment, Direction, Pairs, Positions
 from prosect.model.patching.scores import Cost, RowScores
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
     from prosect.model.model import Model
 
 Rule = Callable[["Model"], AbstractContextManager[object]]
-"""A backward rule (`prosect.model.patching.backward`)."""
+"""A backward rule (`prosect.model.backward`)."""
 POINTS = (0.5, 1.0)
 """Where else on the way to the other value the slope is taken, to tell saturation."""
 SLOPE = 0.25
@@ -161,11 +160,13 @@ def attribution_patching(
         BadInput: a metric without gradient, or with none where the run is, such as a divergence from it.
         Otherwise as `noising`.
     """
+    if sample < 2:
+        raise BadInput(f"a sample of {sample} cells", "at least 2, to say how good the estimates are")
     pairs = Pairs.of(model, clean, corrupted, alignment)
     nodes, spans = nodes_of(model, sites, each), pairs.spans(positions)
     names = list(dict.fromkeys(node.site for node in nodes))
     base, root = pairs.base(direction), Seed(seed)
-    cells = _Cells(nodes, [(span, pairs.in_base(span, direction)) for span in spans], len(pairs))
+    cells = Cells(nodes, [(span, pairs.in_base(span, direction)) for span in spans], len(pairs))
     donor = Donor.of(model, pairs, direction, names)
     strangers = pairs.strangers(root)
     foreign = None if strangers is None else donor.from_rows(strangers.tolist())
@@ -184,7 +185,7 @@ def attribution_patching(
 
     scored = []
     for source in [donor] if foreign is None else [donor, foreign]:
-        fix = _Fix.of(model, base, source, graph, fixed, layers) if fixed else None
+        fix = Fix.of(model, base, source, graph, fixed, layers) if fixed else None
         scored.append((cells.contract(source, graph.values, gradients, fix), fix))
     estimates, fix = scored[0]
     magnitude = None
@@ -243,108 +244,6 @@ def attribution_patching(
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Fix:
-    """What the QK fix needs of both runs.
-
-    Attributes:
-        probs, scores: of the run that is patched, by layer.
-        queries: probabilities with all queries patched; keys: scores with all keys patched.
-    """
-
-    sites: tuple[str, ...]
-    probs: dict[int, Tensor]
-    scores: dict[int, Tensor]
-    queries: dict[int, Tensor]
-    keys: dict[int, Tensor]
-
-    @classmethod
-    def of(
-        cls,
-        model: Model,
-        batch: Batch,
-        donor: Donor,
-        graph: Graph,
-        fixed: Sequence[str],
-        layers: Sequence[int],
-    ) -> _Fix:
-        own = graph.values
-        found: dict[str, dict[int, Tensor]] = {"q": {}, "k": {}}
-        for kind in ("q", "k"):
-            mine = [i for i in layers if f"{kind}.{i}" in fixed]
-            if mine:
-                values = own | {f"other {kind}.{i}": donor.values[f"{kind}.{i}"] for i in mine}
-                found[kind] = patched_patterns(model, batch, values, mine, kind)
-        return cls(
-            tuple(fixed),
-            {i: own[f"probs.{i}"] for i in layers},
-            {i: own[f"scores.{i}"] for i in layers},
-            found["q"],
-            found["k"],
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class _Cells:
-    """Nodes and spans, and how attributions of every entry are added up over them."""
-
-    nodes: tuple[Node, ...]
-    spans: list[tuple[Span, tuple[tuple[int, ...], ...] | None]]
-    rows: int
-
-    def contract(
-        self, donor: Donor, own: dict[str, Tensor], slopes: dict[str, Tensor], fix: _Fix | None
-    ) -> Float[np.ndarray, "nodes spans rows"]:
-        """(other value - value) · slope, added up over each node's part of its site and each span."""
-        out = np.zeros((len(self.nodes), len(self.spans), self.rows))
-        for site in dict.fromkeys(node.site for node in self.nodes):
-            mine = [(i, node) for i, node in enumerate(self.nodes) if node.site == site]
-            if fix is not None and site in fix.sites:
-                parts = self._fixed(site, fix, slopes)
-            else:
-                product = ((donor.values[site] - own[site]).double() * slopes[site].double()).cpu()
-                parts = self._summed(product, mine[0][1], any(n.unit is not None for _, n in mine))
-            for i, node in mine:
-                index = node.unit if node.head is None else node.head
-                out[i] = (parts.sum(dim=-1) if index is None else parts[..., index]).numpy()
-        return out
-
-    def _summed(self, product: Tensor, node: Node, units: bool) -> Float[Tensor, "spans rows parts"]:
-        """By span, row, and head or unit (one part for sites with neither)."""
-        if node.layout == "pattern":
-            product = product.sum(dim=-1).transpose(1, 2)
-        elif node.layout == "module" or self.spans[0][1] is None:
-            product = product if units else product.reshape(self.rows, -1).sum(dim=1, keepdim=True)
-            flat = product.reshape(self.rows, -1, product.shape[-1]).sum(dim=1)
-            return flat[None].expand(len(self.spans), *flat.shape)
-        elif product.ndim == 4:
-            product = product.sum(dim=-1)
-        elif not units:
-            product = product.sum(dim=-1, keepdim=True)
-        return torch.einsum("srp,rpk->srk", self._chosen(product.shape[1]), product)
-
-    def _chosen(self, positions: int) -> Float[Tensor, "spans rows positions"]:
-        out = torch.zeros(len(self.spans), self.rows, positions, dtype=torch.float64)
-        for s, (_, at) in enumerate(self.spans):
-            for row, chosen in enumerate(at or ()):
-                out[s, row, list(chosen)] = 1.0
-        return out
-
-    def _fixed(self, site: str, fix: _Fix, slopes: dict[str, Tensor]) -> Float[Tensor, "spans rows parts"]:
-        kind, _, number = site.partition(".")
-        layer = int(number)
-        probs, slope = fix.probs[layer], slopes[f"probs.{layer}"]
-        if kind == "q":
-            found = of_queries(probs, fix.queries[layer], slope).cpu()
-            return torch.einsum("srp,rpk->srk", self._chosen(found.shape[1]), found)
-        heads = slopes[site].shape[2]
-        groups = probs.shape[1] // heads
-        scores, keys = fix.scores[layer], fix.keys[layer]
-        return torch.stack(
-            [of_keys(scores, keys, probs, slope, at or (), groups).cpu() for _, at in self.spans]
-        )
-
-
 def _layers(model: Model) -> list[list[str]]:
     """For each layer, the contributions through which GradDrop lets no gradient."""
     out = []
@@ -361,13 +260,13 @@ def _saturated(
     model: Model,
     base: Batch,
     metric: Metric,
-    cells: _Cells,
+    cells: Cells,
     donor: Donor,
     own: dict[str, Tensor],
     pairs: Pairs,
     direction: Direction,
     estimates: Float[np.ndarray, "nodes spans rows"],
-    fix: _Fix | None,
+    fix: Fix | None,
 ) -> tuple[Bool[np.ndarray, "nodes spans"], Cost]:
     """Cells whose slope here is far below their slope on the way to the other value.
 
@@ -379,7 +278,7 @@ def _saturated(
     sites = list(dict.fromkeys(node.site for node in cells.nodes))
     for site in sites:
         mine = [i for i, node in enumerate(cells.nodes) if node.site == site]
-        some = _Cells(tuple(cells.nodes[i] for i in mine), cells.spans, cells.rows)
+        some = Cells(tuple(cells.nodes[i] for i in mine), cells.spans, cells.rows)
         for point in POINTS:
             value = own[site] + point * (donor.values[site] - own[site])
             edit = patch(site, value) if at is None else patch(site, value, positions=at)

@@ -11,16 +11,8 @@ import numpy as np
 from prosect.core.errors import BadInput
 from prosect.core.records import Measured
 from prosect.core.seeds import Seed
-from prosect.model.patching.activation import (
-    ALONE,
-    Candidate,
-    Donor,
-    PatchCell,
-    PatchMap,
-    cell_edit,
-    refuse_seen,
-    there,
-)
+from prosect.model.patching.activation import PatchCell, PatchMap
+from prosect.model.patching.cells import ALONE, Candidate, Donor, cell_edit, refuse_seen, there
 from prosect.model.patching.metrics import Metric, measured_by
 from prosect.model.patching.pairs import Alignment, Pairs, Positions
 from prosect.model.patching.scores import Cost, RowScores

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from prosect.core.errors import BadInput, Unsupported
 from prosect.data.batch import Batch
-from prosect.model.patching.activation import Donor
 from prosect.model.patching.captures import captures
+from prosect.model.patching.cells import Donor
 from prosect.model.patching.nodes import Node, nodes_of
 from prosect.model.patching.pairs import Direction, Pairs, Span
 

@@ -63,7 +63,7 @@ class Graph:
         self._held = {name: trace[name] for name in trace}
         self.output = trace.output
         with torch.enable_grad():
-            self._scores = _checked(metric(self.output, trace.batch), len(batch))
+            self._scores = checked_scores(metric(self.output, trace.batch), len(batch))
         self.scores = self._scores.detach()
 
     @property
@@ -171,7 +171,8 @@ def _packed(module: nn.Module) -> bool:
     return any(p.dtype in whole and p.ndim > 1 for p in module.parameters(recurse=False))
 
 
-def _checked(scores: object, rows: int) -> Tensor:
+def checked_scores(scores: object, rows: int) -> Tensor:
+    """What a metric gave, if it is one finite number for each row, with a gradient."""
     if not isinstance(scores, Tensor) or tuple(scores.shape) != (rows,):
         got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
         raise ShapeMismatch(f"{got} from the metric", f"({rows},): one number for each row")

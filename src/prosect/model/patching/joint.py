@@ -17,7 +17,7 @@ from prosect.core.errors import BadInput
 from prosect.core.records import Measured
 from prosect.core.seeds import Seed
 from prosect.model.edits import Edit
-from prosect.model.patching.activation import ALONE, Donor, cell_edit, there
+from prosect.model.patching.cells import ALONE, Donor, cell_edit, there
 from prosect.model.patching.metrics import Metric, measured_by
 from prosect.model.patching.nodes import nodes_of
 from prosect.model.patching.pairs import Alignment, Direction, Pairs, Positions

@@ -19,8 +19,8 @@ import numpy as np
 from prosect.core.errors import BadInput
 from prosect.core.records import Measured
 from prosect.model.edits import patch
-from prosect.model.patching.activation import ALONE, Candidate
 from prosect.model.patching.captures import captures
+from prosect.model.patching.cells import ALONE, Candidate
 from prosect.model.patching.edges import Differences, last_stream, writers_of
 from prosect.model.patching.metrics import Metric, measured_by
 from prosect.model.patching.pairs import Alignment, Direction, Positions

@@ -127,7 +127,7 @@ class Pairs:
     def digests(self) -> tuple[str, ...]:
         """One for each pair: what its clean and corrupted inputs are."""
         return tuple(
-            digest([[_numbers(batch, row)] for batch in (self.clean, self.corrupted)])
+            digest([digest_of(batch, row) for batch in (self.clean, self.corrupted)])
             for row in range(len(self))
         )
 
@@ -246,12 +246,13 @@ def _counted(p: int, length: int, row: int, which: str) -> int:
     return int(p) % length
 
 
-def _numbers(batch: Batch, row: int) -> list[object]:
+def digest_of(batch: Batch, row: int) -> str:
+    """What the inputs of one row are, without padding."""
     length = int(batch.lengths[row])
     out: list[object] = []
     for name in sorted(batch.tensors):
         x = batch.tensors[name][row]
-        real = x[:length] if batch.mask is not None and x.ndim and name != "attention_mask" else x
+        real = x[:length] if batch.mask is not None and x.ndim else x
         if name != "attention_mask":
             out.append([name, real.double().cpu().tolist()])
-    return out
+    return digest(out)

@@ -21,8 +21,8 @@ from torch import Tensor
 from prosect.core.errors import BadInput
 from prosect.core.records import Measured
 from prosect.model.edits import Edit, patch
-from prosect.model.patching.activation import ALONE, Candidate, Donor
 from prosect.model.patching.captures import captures
+from prosect.model.patching.cells import ALONE, Candidate, Donor
 from prosect.model.patching.edges import (
     Differences,
     Edge,

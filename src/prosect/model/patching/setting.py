@@ -12,7 +12,7 @@ from prosect.core.errors import BadInput
 from prosect.core.seeds import Seed
 from prosect.data.batch import Batch
 from prosect.model.edits import Edit
-from prosect.model.patching.activation import Donor
+from prosect.model.patching.cells import Donor
 from prosect.model.patching.edges import donors, last_stream, where
 from prosect.model.patching.metrics import Metric
 from prosect.model.patching.pairs import Alignment, Direction, Pairs, Positions
