@@ -17,7 +17,7 @@ from prosect.data.contrasts import ContrastSource
 from prosect.data.source import Source
 from prosect.describe.executables import parameters_of, reading
 from prosect.model import Model
-from prosect.model.patching.activation import Donor, cell_edit
+from prosect.model.patching.cells import Donor, cell_edit
 from prosect.model.patching.nodes import Node, nodes_of
 from prosect.model.patching.pairs import Pairs, Span
 from prosect.store.shelf import Shelf
