@@ -58,9 +58,9 @@ def lists(model):
     names = [n.replace(".0", f".{i % 2}") for i, n in enumerate(kinds)] + ["resid_pre.1", "resid_post.1"]
     for i, name in enumerate(n for n in names if n in model.sites):
         other, info = run[name], model.sites.info(name)
-        at = dict(positions=[[0], [1, 4], [-2], [1]][i % 2 :] + [[0], [1, 4]][: i % 2])
-        where = (dict(), dict(rows=[1, 3], positions=[[5, 2], [-1]]), at, dict(rows=2))[i % 4]
-        heads = dict(heads=[0, info.heads - 1]) if info.heads and i % 2 else {}
+        at = {"positions": [[0], [1, 4], [-2], [1]][i % 2 :] + [[0], [1, 4]][: i % 2]}
+        where = ({}, {"rows": [1, 3], "positions": [[5, 2], [-1]]}, at, {"rows": 2})[i % 4]
+        heads = {"heads": [0, info.heads - 1]} if info.heads and i % 2 else {}
         out.append([e.patch(name, other, **where, **heads)])
         out.append([e.scale(name, 0.5, positions=1, **heads)])
     width = model.d_model
@@ -239,7 +239,7 @@ def test_a_killed_sweep_goes_on_where_it_was(opened, tmp_path):
         seen.append(len(batch))
         return output[:, -1, 5]
 
-    arguments = dict(budget_mb=0.15, reads=-1)
+    arguments = {"budget_mb": 0.15, "reads": -1}
     whole_sweep = model.swept(edits, BATCH, metric, **arguments, keep=tmp_path / "a")
     calls = len(seen)
 
