@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from prosect.model.packed import Part
-from prosect.model.sites import INTERIOR
 
 if TYPE_CHECKING:
     from prosect.model.model import Model
@@ -86,7 +85,7 @@ class Cost:
     def part(self, part: Part, reads: int | None) -> int:
         """Bytes that a part adds to a pass."""
         numbers = len(part.rows) * (self.length if reads is None else reads) * self.outputs
-        explicit = any(b.entry.place.side in INTERIOR for b in part.edits)
+        explicit = any(b.entry.place.inside for b in part.edits)
         for lane in part.lanes:
             cone = part.cones[lane]
             most = int(cone.tokens.max(initial=0))
@@ -145,7 +144,7 @@ def packed(
 
 def _order(part: Part) -> tuple[int, bool, int, int, tuple[int, ...]]:
     cones = [part.cones[i] for i in part.lanes]
-    explicit = any(b.entry.place.side in INTERIOR for b in part.edits)
+    explicit = any(b.entry.place.inside for b in part.edits)
     enter = min((c.enter for c in cones), default=0)
     return enter, explicit, min((c.first for c in cones), default=0), part.number, part.rows
 

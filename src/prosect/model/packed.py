@@ -252,38 +252,37 @@ class _Pass:
             here = np.nonzero((lanes >= self.starts[number]) & (lanes < self.starts[number + 1]))[0]
             if not len(here):
                 continue
-            at = slice(int(here[0]), int(here[-1]) + 1)
-            new = make(bound, out[at], self._rows_of(lanes[at]), bound.entry.info.layout)
-            if allowed is not None:
-                new = torch.where(allowed[at] if len(allowed) > 1 else allowed, new, out[at])
             out = out.clone() if out is x else out
-            out[at] = new
+            for i in here:
+                one = slice(int(i), int(i) + 1)
+                new = make(bound, out[one], self._row_of(int(lanes[i])), bound.entry.info.layout)
+                out[one] = new if allowed is None else torch.where(allowed[one], new, out[one])
         return out
 
-    def _rows_of(self, lanes: np.ndarray) -> Block:
-        rows = self.rows[lanes]
-        base = tuple(int(r) + self.on.first for r in rows)
-        return Block(slice(0, len(base)), base, self.on.total, self.on.mask[rows])
+    def _row_of(self, lane: int) -> Block:
+        row = int(self.rows[lane])
+        return Block(slice(0, 1), (row + self.on.first,), self.on.total, self.on.mask[row : row + 1])
 
     def _edited(self, x: Tensor, ids: Ids, due: Sequence[tuple[int, Bound]]) -> Tensor:
-        """Tokens (tokens, ...) after the edits that are due; each part sees its own, all positions at once."""
+        """Tokens (tokens, ...) after the edits that are due; each lane sees its own, all positions at once."""
         out = x
         for number, bound in due:
             bounds = [self.starts[number] * self.length, self.starts[number + 1] * self.length]
             low, high = (int(i) for i in np.searchsorted(ids, bounds))
             if low == high:
                 continue
-            lanes = np.arange(self.starts[number], self.starts[number + 1])
-            at = torch.from_numpy(ids[low:high] - bounds[0]).to(x.device)
-            whole = x.new_zeros(len(lanes) * self.length, *x.shape[1:])
-            whole[at] = out[low:high]
-            seen = whole.reshape(len(lanes), self.length, *x.shape[1:])
-            heads = bound.entry.info.heads
-            if bound.entry.split and heads is not None:
-                seen = seen.reshape(*seen.shape[:-1], heads, seen.shape[-1] // heads)
-            new = make(bound, seen, self._rows_of(lanes), bound.entry.info.layout)
             out = out.clone() if out is x else out
-            out[low:high] = new.reshape(whole.shape)[at]
+            for lane in np.unique(
+                ids[low:high] // self.length
+            ):  # one at a time: all of its positions are made
+                first, last = np.searchsorted(ids, [lane * self.length, (lane + 1) * self.length])
+                at = torch.from_numpy(ids[first:last] % self.length).to(x.device)
+                row = x.new_zeros(1, self.length, *x.shape[1:])
+                row[0, at] = out[first:last]
+                heads = bound.entry.info.heads if bound.entry.split else None
+                seen = row if heads is None else row.reshape(*row.shape[:-1], heads, row.shape[-1] // heads)
+                new = make(bound, seen, self._row_of(int(lane)), bound.entry.info.layout)
+                out[first:last] = new.reshape(row.shape)[0, at]
         return out
 
     @contextmanager

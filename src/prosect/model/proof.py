@@ -23,7 +23,6 @@ from prosect.model.edits import Edit, scale
 from prosect.model.packed import Packed, Part
 from prosect.model.placing import Placing
 from prosect.model.reads import Reads
-from prosect.model.sites import INTERIOR
 
 if TYPE_CHECKING:
     from prosect.model.model import Model
@@ -109,7 +108,7 @@ def _whole(model: Model, example: Batch, lists: list[tuple[Bound, ...]]) -> list
             (Block(slice(i * count, (i + 1) * count), tuple(range(count)), count, mask), edits)
             for i, edits in enumerate(some)
         ]
-        routed = any(b.entry.place.side in INTERIOR for edits in some for b in edits)
+        routed = any(b.entry.place.inside for edits in some for b in edits)
         got = model.runner.go(expanded, blocks, routed=routed).output
         if got is None:
             raise Unsupported(f"a part of a pass of {model.name}", "an output")

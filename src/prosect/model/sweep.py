@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from markupsafe import Markup
 from torch import Tensor
@@ -30,7 +31,7 @@ from prosect.model import whole
 from prosect.model.apply import Bound
 from prosect.model.check import relative
 from prosect.model.clean import all_positions, blocks_in_order, record
-from prosect.model.cone import Change, cone
+from prosect.model.cone import Change, Cone, cone
 from prosect.model.cost import Cost, packed
 from prosect.model.edits import Edit
 from prosect.model.entry import After
@@ -148,6 +149,7 @@ class _Sweep:
         self.forwards, self.planned, self.control = 0.0, 0.0, None  # type: float, float, float | None
         self.ways: dict[Way, int] = {"cone": 0, "blocks": 0, "whole": 0}
         self.reasons: dict[str, int] = {}
+        self.made: dict[tuple[object, ...], Cone] = {}
 
     def run(self) -> Swept:
         """Every list in the cheapest way there is for it."""
@@ -264,7 +266,10 @@ class _Sweep:
         cones = []
         for row in rows:
             length, read = self._row(row)
-            cones.append(cone(changes.get(row, ()), layers, length, read, causal))
+            what = (changes.get(row, ()), length, None if read is None else tuple(read))
+            if what not in self.made:  # many lists change a row in the same places
+                self.made[what] = cone(what[0], layers, length, read, causal)
+            cones.append(self.made[what])
         return Part(number, self.bound[number], tuple(rows), tuple(cones))
 
     def _row(self, row: int) -> tuple[int, np.ndarray | None]:
@@ -298,9 +303,7 @@ class _Sweep:
             if self._known("whole", named):
                 continue
             if layer is not None and after is None:
-                site = f"resid_post.{layer}"
-                stream = self.model.run(self.batch, [site], finite=False, stop_early=True)[site]
-                after = After(layer, stream)
+                after = After(layer, self._stream(layer, fit))
             outputs = whole.run(self.model, self.batch, cells, routed, after)
             share = 1.0 if layer is None else 1.0 - (layer + 1) / (self.model.n_layers or 1)
             self.passes, self.forwards = (
@@ -311,6 +314,14 @@ class _Sweep:
             self._done(
                 "whole", named, [self._measured(o, *cell) for o, cell in zip(taken, named, strict=True)]
             )
+
+    def _stream(self, layer: int, fit: int) -> Tensor:
+        """What a block gives for every row without edits, so many rows at a time."""
+        site, count = f"resid_post.{layer}", len(self.batch)
+        groups = [list(range(i, min(i + fit, count))) for i in range(0, count, fit)]
+        self.passes, self.forwards = self.passes + len(groups), self.forwards + count
+        runs = [self.model.run(self.batch.select(g), [site], finite=False, stop_early=True) for g in groups]
+        return torch.cat([run[site] for run in runs])
 
     def _known(self, kind: str, cells: list[tuple[int, tuple[int, ...]]]) -> bool:
         """Whether a pass was finished before; its scores are then in place."""
