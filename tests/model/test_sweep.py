@@ -6,10 +6,16 @@ import torch
 
 from prosect.core.errors import BadInput, Conflict, NotFinite, ShapeMismatch, Unsupported
 from prosect.model import edits as e
+from prosect.model import placing as placing_of
 from prosect.model import sweep as room
 from prosect.model import whole
+from prosect.model.clean import blocks_in_order, record
+from prosect.model.cost import Cost
 from prosect.model.inputs import of_ids
 from prosect.model.model import Model
+from prosect.model.placing import Placing
+from prosect.model.proof import prove
+from prosect.model.reads import Reads
 
 IDS = [[1, 2, 3], [4, 5, 6, 7, 8, 2, 9, 1], [3, 1, 4, 1, 6], [2, 7]]
 BATCH = of_ids(IDS)
@@ -119,6 +125,7 @@ def test_a_sweep_is_one_run_for_each_list(opened, expected, name, budget):
     assert set(got.ways) <= {"cone", "whole", "blocks"}
     assert got.ways.get("cone", 0) >= len(edits) - 5, (got.reasons, got.control)
     assert got.control <= 1e-5
+    assert not opened(name).placing.unproved
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -174,9 +181,9 @@ def test_edits_outside_the_blocks_and_of_functions_are_run_whole(opened):
     model = opened("gpt2")
     table = torch.randn(4, 8, model.d_model, generator=torch.Generator().manual_seed(3))
     edits = [
-        [
-            e.patch("embeddings", table, positions=1)
-        ],  # before positions are added: not the first block's input
+        # before positions are added, so that it is not the first block's input
+        [e.patch("embeddings", table, positions=1)],
+        [e.patch("transformer.wte", table, positions=1)],
         [e.replace("resid_pre.1", torch.sin)],
         [e.zero("transformer.h.1.mlp.c_fc", positions=0)],
         [e.scale("final_norm", 0.5, positions=-1)],
@@ -185,8 +192,9 @@ def test_edits_outside_the_blocks_and_of_functions_are_run_whole(opened):
     ]
     got = model.swept(edits, BATCH, read_logit, reads=-1)
     assert np.allclose(got.scores, one_by_one(model, edits, last_logit), atol=1e-5, rtol=1e-5)
-    assert got.ways == {"cone": 4, "blocks": 1, "whole": 2}
-    assert len(got.reasons) == 3
+    assert got.ways == {"cone": 6, "blocks": 1, "whole": 1}
+    assert len(got.reasons) == 2
+    assert np.allclose(got.scores[0], got.scores[1], atol=1e-6)
 
 
 def test_a_sweep_costs_what_edits_reach(opened):
@@ -229,6 +237,16 @@ def test_plans_keep_to_the_budget_at_any_number_of_edits(opened, budget):
     else:
         assert many.planned_mb <= 1.01 * max(budget, few.planned_mb)
     assert many.passes >= few.passes
+
+
+@pytest.mark.parametrize("reads", [None, -1])
+@pytest.mark.parametrize("name", ["gpt2", "gemma2", "decoder"])
+def test_what_is_held_is_what_was_planned(opened, name, reads):
+    model = opened(name)
+    read = Reads.of(reads, BATCH)
+    planned = Cost.of(model, blocks_in_order(model), 8).clean(4, None if reads is None else 1)
+    held = record(model, BATCH, read).bytes
+    assert 0.5 * planned <= held <= planned
 
 
 def test_a_killed_sweep_goes_on_where_it_was(opened, tmp_path):
@@ -329,14 +347,38 @@ def test_nothing_stays_behind(opened):
     assert torch.equal(model.run(BATCH).output, before)
 
 
-def test_a_model_that_mixes_positions_outside_attention_is_not_cut(network):
-    """A block that looks at the position before by itself: a cone that trusts the mask would be wrong."""
+def mixing(network):
+    """A model with a block that looks at the position before by itself, where no mask tells of it."""
     module = network("llama")
     inner = module.model.layers[1].mlp.forward
     module.model.layers[1].mlp.forward = lambda x: inner(x + x.roll(1, dims=1))
-    model = Model.of(module)
+    return Model.of(module)
+
+
+def test_a_model_that_mixes_positions_outside_attention_is_not_cut(network):
+    model = mixing(network)
+    with pytest.raises(Unsupported, match="off by"):
+        prove(model)
     edits = [[e.zero("resid_pre.1", positions=p)] for p in (0, 1, 0, 1, 0)]
     got = model.swept(edits, BATCH, read_logit, reads=-1)
     assert np.allclose(got.scores, one_by_one(model, edits, last_logit), atol=1e-5)
     assert "cone" not in got.ways
-    assert "off by" in " ".join(got.reasons)
+    assert got.control is None
+
+
+def test_a_batch_on_which_the_control_fails_is_run_whole(network):
+    model = mixing(network)
+    vars(model)["_placing"] = Placing.of_model(model, blocks_in_order(model), causal=True)  # not proved
+    edits = [[e.zero("resid_pre.1", positions=p)] for p in (0, 1, 0, 1, 0)]
+    got = model.swept(edits, BATCH, read_logit, reads=-1)
+    assert np.allclose(got.scores, one_by_one(model, edits, last_logit), atol=1e-5)
+    assert "cone" not in got.ways
+    assert got.control > 1e-3
+    assert "on these rows" in " ".join(got.reasons)
+
+
+def test_a_kind_of_site_that_does_not_agree_is_run_whole_alone(opened, monkeypatch):
+    model = opened("gpt2")
+    monkeypatch.setitem(placing_of._AT, "k", "point")  # as if a new key were seen by its own query alone
+    proved = prove(model)
+    assert proved.unproved == {"k"}

@@ -7,7 +7,7 @@ rotary tables are taken from the call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from prosect.core.errors import Unsupported
 from prosect.data.batch import Batch
 from prosect.model.attention import attention, configurations
-from prosect.model.boundary import main_input, main_output, with_main_output
+from prosect.model.boundary import main_input, main_output, with_main_input, with_main_output
 from prosect.model.forward import settled
 from prosect.model.reads import Reads
 
@@ -40,8 +40,7 @@ class Recorded:
 
     Attributes:
         module: the block.
-        attention: the module in it that calls the attention function.
-        args, kwargs: what it was called with.
+        args, kwargs: what it was called with, an empty tensor in place of the stream.
         given: the residual stream that it was given.
         container: what it gives its output in; None for a bare tensor.
         keys, values: as the scores use them.
@@ -49,7 +48,6 @@ class Recorded:
     """
 
     module: nn.Module
-    attention: nn.Module
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     given: Float[Tensor, "rows positions d_model"]
@@ -98,7 +96,7 @@ class _Seen:
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
     given: Tensor | None = None
     gave: Any = None
-    attended: list[tuple[nn.Module, Tensor, Tensor, Tensor | None]] = field(default_factory=list)
+    attended: list[tuple[Tensor, Tensor, Tensor | None]] = field(default_factory=list)
 
 
 def blocks_in_order(model: Model) -> tuple[nn.Module, ...]:
@@ -132,7 +130,7 @@ def record(model: Model, batch: Batch, reads: Reads) -> Clean:
 
     def attend(m: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, **options: Any) -> Any:
         if id(m) in inside:
-            seen[inside[id(m)]].attended.append((m, k.contiguous(), v.contiguous(), mask))
+            seen[inside[id(m)]].attended.append((k.contiguous(), v.contiguous(), mask))
         return attention(m, q, k, v, mask, **options)
 
     handles = []
@@ -164,7 +162,7 @@ def _block(model: Model, module: nn.Module, seen: _Seen, batch: Batch, layer: in
     what = f"a part of a pass of {model.name}"
     if len(seen.calls) != 1 or len(seen.attended) != 1:
         raise Unsupported(what, f"one call of block {layer} and one of attention in it", "whole passes")
-    (args, kwargs), (attending, keys, values, mask) = seen.calls[0], seen.attended[0]
+    (args, kwargs), (keys, values, mask) = seen.calls[0], seen.attended[0]
     shape = None if batch.mask is None else tuple(batch.mask.shape)
     if seen.given is None or seen.given.ndim != 3 or tuple(seen.given.shape[:2]) != shape:
         raise Unsupported(what, f"a stream of rows and positions into block {layer}")
@@ -172,7 +170,7 @@ def _block(model: Model, module: nn.Module, seen: _Seen, batch: Batch, layer: in
         raise Unsupported(what, f"one key and one value for each position in block {layer}")
     gave = seen.gave
     container = None if isinstance(gave, Tensor) else with_main_output(gave, torch.zeros(0))
-    return Recorded(module, attending, args, kwargs, seen.given, container, keys, values, mask)
+    return Recorded(module, args, kwargs, seen.given, container, keys, values, mask)
 
 
 def _given(gave: Any) -> Tensor:
@@ -182,9 +180,11 @@ def _given(gave: Any) -> Tensor:
 
 def _entering(seen: _Seen) -> Callable[..., None]:
     def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        seen.calls.append((args, kwargs))
         x = main_input(args, kwargs)
-        seen.given = None if x is None else x.clone()  # some models write into their stream later
+        if x is not None:
+            seen.given = x.clone()  # some models write into their stream later
+            args, kwargs = with_main_input(args, kwargs, x.new_zeros(0))
+        seen.calls.append((args, kwargs))
 
     return hook
 
@@ -254,10 +254,8 @@ def gathered(value: Any, rows: Tensor, columns: Tensor, shape: tuple[int, int]) 
     return value
 
 
-def all_positions(batch: Batch, names: Sequence[str] = ()) -> bool:
+def all_positions(batch: Batch) -> bool:
     """Whether every tensor of a batch has its rows and positions, so that it can be taken at tokens."""
     if batch.mask is None:
         return False
-    return all(
-        tuple(t.shape[:2]) == tuple(batch.mask.shape) for n, t in batch.tensors.items() if n not in names
-    )
+    return all(tuple(t.shape[:2]) == tuple(batch.mask.shape) for t in batch.tensors.values())

@@ -75,7 +75,8 @@ class Cost:
         """Bytes held for the pass without edits over some rows."""
         flow = self.layers * (self.width + self.keys) + self.width
         output = self.outputs * (self.length if reads is None else reads)
-        return self.size * rows * (self.length * flow + output + self.length**2)
+        masks = 2 * self.length**2  # some models have one for sliding windows and one for all positions
+        return self.size * rows * (self.length * flow + output + masks)
 
     def recording(self, rows: int, reads: int | None) -> int:
         """Bytes while that pass is made: what is held, and all of its output."""
@@ -91,7 +92,7 @@ class Cost:
             most = int(cone.tokens.max(initial=0))
             span = self.length if explicit else self.length - cone.first
             numbers += most * (6 * self.width + 4 * (self.heads + self.keys) + 6 * self.widest)
-            numbers += self.keys * self.length + 2 * self.heads * span
+            numbers += (self.keys + self.width) * self.length + 2 * self.heads * span
             numbers += 5 * self.patterns * self.length**2 if explicit else span * self.length
             numbers += 2 * len(cone.tail) * self.outputs
         return self.size * numbers

@@ -164,7 +164,11 @@ class Model:
             ShapeMismatch: tensors that disagree about the number of rows, padding on the left.
         """
         made = as_batch(inputs, self.runner.forward, self.tokenizer)
-        return checked(made, self._vocabulary, self.max_positions).to(self.device)
+        right, device = checked(made, self._vocabulary, self.max_positions), self.device
+        here = all(
+            t.device == device for t in (*right.tensors.values(), right.mask, right.special) if t is not None
+        )
+        return right if here else right.to(device)
 
     @property
     def _vocabulary(self) -> int | None:

@@ -106,12 +106,15 @@ class _Pass:
                 self.cones.append(part.cones[i])
         self.starts.append(len(rows))
         self.rows = np.array(rows, dtype=np.int64)  # of the recorded pass, for each lane
+        self.before: dict[int, list[Bound]] = {}
         self.stream: dict[int, list[tuple[int, Bound]]] = {}
         self.taps: dict[Place, list[tuple[int, Bound]]] = {}
         for number, part in enumerate(parts):
             for bound in part.edits:
                 layer, at = packed.placing.of(bound)
-                if at == "stream":
+                if bound.entry.place == packed.placing.table:
+                    self.before.setdefault(number, []).append(bound)
+                elif at == "stream":
                     self.stream.setdefault(layer, []).append((number, bound))
                 else:
                     self.taps.setdefault(bound.entry.place, []).append((number, bound))
@@ -122,6 +125,7 @@ class _Pass:
         self.keys_only = False
 
     def run(self) -> list[Tensor]:
+        self.begun = self._begun()
         with settled(self.on.model.module), self._installed():
             ids, x = self._through()
             changed = self._tail(x) if len(ids) else None
@@ -139,7 +143,10 @@ class _Pass:
                 if not len(queries):
                     continue
                 needed = np.union1d(queries, keys) if len(keys) else queries
-                x = self._edited(self._carried(layer, ids, x, needed), needed, self.stream.get(layer, ()))
+                x = self._carried(layer, ids, x, needed)
+                if layer == 0:
+                    x = self._begin(x, needed)
+                x = self._edited(x, needed, self.stream.get(layer, ()))
                 self.layer, self.further = layer, None
                 if len(keys):
                     self._keys(layer, keys, x[_at(needed, keys, x)])
@@ -150,6 +157,29 @@ class _Pass:
         x = self._carried(len(blocks), ids, x, wanted)
         self.ids = wanted
         return wanted, self._edited(x, wanted, self.stream.get(len(blocks), ()))
+
+    def _begun(self) -> dict[int, Tensor]:
+        """What enters the first block in lanes with edits before it: the model's own forward up to there."""
+        lanes: list[int] = []
+        blocks, on = [], self.on
+        for number, edits in self.before.items():
+            own = range(self.starts[number], self.starts[number + 1])
+            rows = self.rows[own.start : own.stop]
+            base = tuple(int(r) + on.first for r in rows)
+            at = slice(len(lanes), len(lanes) + len(own))
+            blocks.append((Block(at, base, on.total, on.mask[rows]), edits))
+            lanes.extend(own)
+        if not lanes:
+            return {}
+        batch = self.clean.batch.select([int(self.rows[lane]) for lane in lanes])
+        first = on.model.runner.go(batch, blocks, ["resid_pre.0"], stop_early=True).values["resid_pre.0"]
+        return dict(zip(lanes, first, strict=True))
+
+    def _begin(self, x: Tensor, ids: Ids) -> Tensor:
+        for lane, stream in self.begun.items():
+            low, high = (int(i) for i in np.searchsorted(ids, [lane * self.length, (lane + 1) * self.length]))
+            x[low:high] = stream[torch.from_numpy(ids[low:high] % self.length).to(x.device)]
+        return x
 
     def _ids(self, layer: int, columns: Sequence[np.ndarray]) -> Ids:
         parts = [lane * self.length + c for lane, c in enumerate(columns) if len(c)]

@@ -45,12 +45,14 @@ class Placing:
         at: place → block, and where in it.
         layers: number of blocks.
         causal: whether no position sees a later one.
+        table: the token embedding, where something lies between it and the first block; else None.
         unproved: kinds of sites whose edits did not give what whole passes give.
     """
 
     at: dict[Place, tuple[int, At]]
     layers: int
     causal: bool
+    table: Place | None = None
     unproved: frozenset[str] = field(default_factory=frozenset)
 
     @classmethod
@@ -70,6 +72,12 @@ class Placing:
             at[Place(block, "out")] = (layer + 1, "stream")
         first = model.sites.entry(model.sites.site("resid_pre.0")).place
         at[first] = (0, "stream")
+        table = (
+            model.sites.entry(model.sites.site("embeddings")).place if "embeddings" in model.sites else None
+        )
+        if table is not None and table not in at:
+            at[table] = (0, "stream")
+            return cls(at, len(blocks), causal, table)
         return cls(at, len(blocks), causal)
 
     def of(self, bound: Bound) -> tuple[int, At]:

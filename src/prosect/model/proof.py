@@ -90,7 +90,7 @@ def _lists(model: Model, placing: Placing, position: int) -> dict[str, Edit]:
     names: dict[str, list[str]] = {}
     for name in model.sites.names():
         site = model.sites.site(name)
-        if model.sites.entry(site).place in placing.at and site.kind not in ("module", "embeddings"):
+        if model.sites.entry(site).place in placing.at and site.kind != "module":
             names.setdefault(site.kind, []).append(name)
     chosen = {kind: of[i % len(of)] for i, (kind, of) in enumerate(names.items())}
     return {kind: scale(name, -0.5, positions=[position]) for kind, name in chosen.items()}

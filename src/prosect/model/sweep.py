@@ -297,9 +297,11 @@ class _Sweep:
         lists = [(number, self.bound[number]) for number in numbers]
         routed = any(b.entry.place.inside for _, listed in lists for b in listed)
         fit = whole.rows_that_fit(self.model, self.batch, self.budget, routed)
+        each = whole.bytes_of_row(self.model, self.batch, routed)
         after: After | None = None
         for cells in whole.plan(lists, len(self.batch), fit):
             named = [(cell.number, tuple(cell.rows)) for cell in cells]
+            self.planned = max(self.planned, each * sum(len(rows) for _, rows in named))
             if self._known("whole", named):
                 continue
             if layer is not None and after is None:

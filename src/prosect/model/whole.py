@@ -33,19 +33,23 @@ class Cell:
     rows: range
 
 
-def rows_that_fit(model: Model, batch: Batch, budget_mb: int | float, routed: bool) -> int:
-    """How many rows of one pass stay within the budget.
+def bytes_of_row(model: Model, batch: Batch, routed: bool) -> int:
+    """Memory that a row takes in one pass.
 
-    Counts, for each row, the output, its copy in the metric, a few widths of the stream and of an MLP
-    four times as wide, and the attention patterns of one layer where they are computed in the open.
+    Counts the output, its copy in the metric, a few widths of the stream and of an MLP four times as wide, and
+    the attention patterns of one layer where they are computed in the open.
     """
     positions = 1 if batch.mask is None else int(batch.mask.shape[1])
     width = model.d_model or max([1, *(t[0].numel() for t in batch.tensors.values())])
     numbers = positions * (3 * (model.vocab_size or 0) + 16 * width)
     if routed:
         numbers += 4 * (model.n_heads or 1) * positions**2
-    size = torch.finfo(model.dtype).bits // 8
-    return max(1, int(budget_mb * 2**20 / (numbers * size)))
+    return numbers * torch.finfo(model.dtype).bits // 8
+
+
+def rows_that_fit(model: Model, batch: Batch, budget_mb: int | float, routed: bool) -> int:
+    """How many rows of one pass stay within the budget; at least one."""
+    return max(1, int(budget_mb * 2**20 / bytes_of_row(model, batch, routed)))
 
 
 def plan(edits: Sequence[tuple[int, tuple[Bound, ...]]], rows: int, fit: int) -> list[list[Cell]]:
