@@ -120,6 +120,15 @@ def _each_row(edit: Edit, rows: list[int], words: str) -> list[tuple[int, ...]]:
     return sets
 
 
+def positions_of(bound: Bound, total: int) -> list[tuple[int, tuple[int, ...] | None]]:
+    """The rows that an edit selects, each with its positions; None for all real ones."""
+    edit = bound.edit
+    rows = list(range(total)) if edit.rows is None else list(edit.rows)
+    if edit.positions is None:
+        return [(row, None) for row in rows]
+    return list(zip(rows, _each_row(edit, rows, bound.words), strict=True))
+
+
 def _in_range(chosen: tuple[int, ...], length: int, row: int, words: str) -> None:
     for p in chosen:
         if not -length <= p < length:

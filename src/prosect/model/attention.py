@@ -95,6 +95,16 @@ def attention(
     return at("z", (probs @ value).transpose(1, 2)).contiguous(), probs
 
 
+@contextmanager
+def tapped(tap: Tap) -> Iterator[None]:
+    """Have `attention` hand its steps to ``tap`` for as long as the block lasts, whoever calls it."""
+    token = _tap.set(tap)
+    try:
+        yield
+    finally:
+        _tap.reset(token)
+
+
 def configurations(module: nn.Module) -> list[Any]:
     """Every configuration in a transformers model that names an attention function, each once."""
     found: dict[int, Any] = {}

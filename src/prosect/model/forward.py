@@ -21,7 +21,7 @@ from prosect.data.batch import Batch
 @contextmanager
 def settled(module: nn.Module, grad: bool = False) -> Iterator[None]:
     """``module`` in evaluation mode, with or without gradients, for as long as the block lasts."""
-    training = [m for m in module.modules() if m.training]
+    training = _training(module)
     for m in training:
         m.training = False  # not .train(False): subclasses override it to do more
     try:
@@ -30,6 +30,20 @@ def settled(module: nn.Module, grad: bool = False) -> Iterator[None]:
     finally:
         for m in training:
             m.training = True
+
+
+def _training(module: nn.Module) -> list[nn.Module]:
+    """The submodules in training mode; one that is shared may be there twice.
+
+    A plain walk: `nn.Module.modules` names every module on the way, which a pass of a small model would notice.
+    """
+    found, pending = [], [module]
+    while pending:
+        m = pending.pop()
+        if m.training:
+            found.append(m)
+        pending.extend(child for child in m._modules.values() if child is not None)
+    return found
 
 
 class Forward:

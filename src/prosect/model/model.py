@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from prosect.model.edits import Edit
 from prosect.model.entry import After, Blocks, blocks_of, entered
 from prosect.model.forward import Forward
 from prosect.model.inputs import Inputs, as_batch, checked, example_for
+from prosect.model.reads import Positions
 from prosect.model.run import Runner
 from prosect.model.sitemap import SiteMap
 from prosect.model.survey import survey
@@ -32,6 +34,8 @@ from prosect.model.trace import Trace
 if TYPE_CHECKING:
     from prosect.model.check import CheckReport
     from prosect.model.generate import Generation
+    from prosect.model.placing import Placing
+    from prosect.model.sweep import Swept
 
 _VOLATILE = ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype", "use_cache")
 
@@ -162,7 +166,11 @@ class Model:
             ShapeMismatch: tensors that disagree about the number of rows, padding on the left.
         """
         made = as_batch(inputs, self.runner.forward, self.tokenizer)
-        return checked(made, self._vocabulary, self.max_positions).to(self.device)
+        right, device = checked(made, self._vocabulary, self.max_positions), self.device
+        here = all(
+            t.device == device for t in (*right.tensors.values(), right.mask, right.special) if t is not None
+        )
+        return right if here else right.to(device)
 
     @property
     def _vocabulary(self) -> int | None:
@@ -247,17 +255,57 @@ class Model:
                     f"site {name} in a pass that begins after block {after.layer}", "a site behind it"
                 )
 
+    @property
+    def blocks(self) -> Blocks | None:
+        """The blocks that a pass can begin after; None if that was not proved (see `can_enter`)."""
+        return self._blocks
+
+    @property
+    def placing(self) -> Placing:
+        """Where edits can be made in passes over their causal cones, proved when first asked.
+
+        Raises:
+            Unsupported: this model is always run whole; the reason is named.
+        """
+        found = self._placing
+        if isinstance(found, Unsupported):
+            raise Unsupported(found.got, found.expected, found.hint)
+        return found
+
+    @cached_property
+    def _placing(self) -> Placing | Unsupported:
+        from prosect.model.proof import prove
+
+        try:
+            return prove(self)
+        except Unsupported as reason:
+            return reason
+
     def sweep(
         self,
         edits: Sequence[Sequence[Edit]],
         batch: Inputs,
         metric: Callable[[Tensor, Batch], Tensor],
         budget_mb: int | float = 512.0,
+        reads: Positions | None = None,
+        keep: Path | None = None,
     ) -> Float[np.ndarray, "edits rows"]:
-        """Run the same rows under many lists of edits. See `prosect.model.sweep`."""
-        from prosect.model.sweep import sweep
+        """Run the same rows under many lists of edits: the scores of `swept`."""
+        return self.swept(edits, batch, metric, budget_mb, reads, keep).scores
 
-        return sweep(self, edits, batch, metric, budget_mb)
+    def swept(
+        self,
+        edits: Sequence[Sequence[Edit]],
+        batch: Inputs,
+        metric: Callable[[Tensor, Batch], Tensor],
+        budget_mb: int | float = 512.0,
+        reads: Positions | None = None,
+        keep: Path | None = None,
+    ) -> Swept:
+        """Run the same rows under many lists of edits, and say how. See `prosect.model.sweep`."""
+        from prosect.model.sweep import swept
+
+        return swept(self, edits, batch, metric, budget_mb, reads, keep)
 
     def generate(
         self,

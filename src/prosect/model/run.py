@@ -91,7 +91,7 @@ class Runner:
         while True:
             taps = Taps([b for b, _ in blocks], positions, grad, self._overwritten, stop_early)
             for site in wanted:
-                taps.read(site.whole, self.sites.entry(site))
+                taps.read(site if site.head is None else site.whole, self.sites.entry(site))
             for block, edits in blocks:
                 for bound in edits:
                     taps.edit(block, bound)
@@ -109,6 +109,10 @@ class Runner:
         Raises:
             NotFinite: the first site that holds one is named, with its rows.
         """
+        every = (*passed.values.values(), *(() if passed.output is None else (passed.output,)))
+        sums = [t.detach().sum() for t in every if t.is_floating_point()]
+        if all(math.isfinite(float(total)) for total in sums):
+            return  # a sum is finite only if every term is
         for name, value in passed.values.items():
             layout = self.sites.entry(self.sites.site(name)).info.layout
             _check(f"site {name}", value, batch, axis=2 if layout == "pattern" else 1)
@@ -139,8 +143,8 @@ class Passed:
 
 def _check(what: str, value: Tensor, batch: Batch, axis: int) -> None:
     """Refuse what is not finite, unless it is at padding; ``axis`` is that of positions, if there is one."""
-    if not value.is_floating_point() or math.isfinite(float(value.detach().sum())):
-        return  # a sum is finite only if every term is
+    if not value.is_floating_point():
+        return
     bad = ~torch.isfinite(value.detach())
     mask = batch.mask
     if mask is not None and bad.ndim > axis and (bad.shape[0], bad.shape[axis]) == tuple(mask.shape):
