@@ -7,6 +7,7 @@ from prosect.describe.attribution.compare import Agreement, against_patching
 from prosect.describe.attribution.expected import ExpectedGradients
 from prosect.describe.attribution.gradcam import GradCam, enlarged, pointing
 from prosect.describe.attribution.gradients import InputGradient, Saliency
+from prosect.describe.attribution.imitate import Imitation, imitate
 from prosect.describe.attribution.integrated import IntegratedGradients
 from prosect.describe.attribution.lime import Lime
 from prosect.describe.attribution.method import Method, Scores
@@ -14,6 +15,7 @@ from prosect.describe.attribution.occlusion import Occlusion
 from prosect.describe.attribution.result import Attribution
 from prosect.describe.attribution.sanity import Randomisation, Sanity
 from prosect.describe.attribution.shapley import Shapley
+from prosect.describe.attribution.surrogates import fit
 
 __all__ = [
     "METHODS",
@@ -21,6 +23,7 @@ __all__ = [
     "Attribution",
     "ExpectedGradients",
     "GradCam",
+    "Imitation",
     "InputGradient",
     "IntegratedGradients",
     "Lime",
@@ -34,5 +37,7 @@ __all__ = [
     "against_patching",
     "attribute",
     "enlarged",
+    "fit",
+    "imitate",
     "pointing",
 ]
