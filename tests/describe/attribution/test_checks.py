@@ -94,9 +94,11 @@ def test_patches_are_other_rows_values_on_the_rows_and_features_sampled():
     found = against_patching(got, model, x, itself, donors=donors)
     assert np.allclose(found.effects, w.numpy() * np.array([[5.0], [4.0], [3.0]]))
     assert found.rank.estimate == pytest.approx(1.0) and found.chance == pytest.approx(0.25)
-    few = against_patching(got, model, x, itself, features=3, rows=2)
+    few = against_patching(got, model, x, itself, features=3, rows=2, each=1)
     assert (~np.isnan(few.effects)).sum(axis=1).tolist().count(3) == 2
-    assert (few.effects[~np.isnan(few.effects)] > 0).all()  # never a row's own value
+    for seed in range(5):  # one patch each, and never a row's own value
+        one = against_patching(got, model, x, itself, each=1, seed=seed)
+        assert (one.effects > 0).all()
     with pytest.raises(TooLittleData, match="at least 2"):
         against_patching(got, model, x, itself, donors=[0])
     with pytest.raises(ShapeMismatch, match="as the map has"):

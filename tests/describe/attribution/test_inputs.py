@@ -215,3 +215,21 @@ def test_recurrent_and_masked_inputs_leave_padding_out():
     got = attribute(model, {"x": x, "attention_mask": mask}, itself, "input-x-gradient", sanity=None)
     assert np.allclose(got.values.reshape(2, 4, 3), (x * mask[..., None]).numpy())
     assert got.present.sum(axis=1).tolist() == [12, 6]
+
+
+def test_padding_stays_as_it_is_whatever_is_replaced():
+    """A model that reads its padding: nothing of it may be replaced, or every coalition would be another."""
+    square_of_sum = lambda x: x.reshape(len(x), -1).sum(dim=1).square()  # noqa: E731
+
+    class Reads(nn.Module):
+        def forward(self, x, attention_mask):
+            return square_of_sum(x)
+
+    x = numbers(2, 8, dtype=torch.float32).reshape(2, 4, 2)
+    given = {"x": x, "attention_mask": torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0]])}
+    padding = x * (1 - given["attention_mask"])[..., None]
+    difference = (square_of_sum(x) - square_of_sum(padding)).numpy()
+    model = load(Reads(), inputs=given)
+    shapley = attribute(model, given, itself, "shapley", baseline="zero", sanity=None)
+    assert np.allclose(shapley.promised, difference, atol=1e-5) and shapley.completeness.max() < 1e-9
+    assert np.allclose(attribute(model, given, itself, "occlusion", sanity=None).joint, difference, atol=1e-5)
