@@ -1,6 +1,7 @@
 # make demo   install into .venv and run the loop on pylm, a real language model
 # make test   everything CI runs
 # make lock   pin what a fresh install resolves to
+# make peers  the libraries that benchmarks/agreement.py measures against, into .venv-peers
 # PIP_ARGS    options for pip, such as: make demo PIP_ARGS="--extra-index-url URL-OF-PYTORCH'S-CPU-WHEELS"
 
 VENV := .venv
@@ -12,7 +13,9 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
   2>/dev/null && echo $$p && break; done)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint lock clean
+PEERS := .venv-peers
+
+.PHONY: demo test lint lock peers lock-peers clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/prosect run pylm
@@ -45,5 +48,21 @@ lock:
 	{ echo "-r requirements.lock"; sh scripts/freeze.sh .venv-lock | grep -vxFf requirements.lock; } > requirements-dev.lock
 	rm -rf .venv-lock
 
+peers: $(PEERS)/.installed
+
+$(PEERS)/.installed: requirements-peers.lock requirements.lock
+	@test -n "$(PYTHON)" || { echo "prosect needs Python 3.11, 3.12 or 3.13; set PYTHON=..."; exit 2; }
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install -q $(PIP_ARGS) -r requirements-peers.lock
+	$(PEERS)/bin/python -m pip install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+lock-peers:
+	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install -q $(PIP_ARGS) -r requirements.lock
+	.venv-lock/bin/python -m pip install -q $(PIP_ARGS) -c requirements.lock -r requirements-peers.txt
+	{ echo "-r requirements.lock"; sh scripts/freeze.sh .venv-lock | grep -vxFf requirements.lock; } > requirements-peers.lock
+	rm -rf .venv-lock
+
 clean:
-	rm -rf $(VENV) .venv-lock build dist
+	rm -rf $(VENV) $(PEERS) .venv-lock build dist

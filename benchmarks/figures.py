@@ -33,11 +33,16 @@ class Figure:
         return self.value >= float(limit) if sign == ">=" else self.value <= float(limit)
 
 
+def _short(value: float) -> str:
+    """Three decimals, or the power of ten of what would be nothing then."""
+    return f"{value:.1e}" if 0 < abs(value) < 0.0005 else f"{value:.3f}"
+
+
 def report(figures: Sequence[Figure], path: Path | None) -> bool:
     """Print the table, write the list if asked; whether every bar was reached."""
     words = {True: "yes", False: "NO", None: ""}
     rows = [("name", "value", "unit", "bar", "pass")]
-    rows += [(f.name, f"{f.value:.3f}", f.unit, f.bar, words[f.passed]) for f in figures]
+    rows += [(f.name, _short(f.value), f.unit, f.bar, words[f.passed]) for f in figures]
     widths = [max(len(row[i]) for row in rows) for i in range(5)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
