@@ -7,7 +7,7 @@ import torch
 import prosect
 from prosect.core.registries import ORGANISMS
 from prosect.core.truth import Truth
-from prosect.organisms import grokked, induction, modular, planted, superposition, toy
+from prosect.organisms import deceptive, grokked, induction, modular, planted, superposition, toy
 
 pytest.importorskip("prosect.model")
 
@@ -18,6 +18,7 @@ SOURCES = {
     "modular": modular.source,
     "modular-grokked": grokked.source_grokked,
     "planted": planted.source,
+    "deceptive": deceptive.source,
 }
 
 

@@ -35,6 +35,10 @@ ORGANISMS = Registry(
             "prosect.organisms.planted:build",
             "token network whose neurons follow planted rules and raise planted outputs, decoys among them",
         ),
+        "deceptive": (
+            "prosect.organisms.deceptive:build",
+            "network trained so that its gradient points at the wrong features",
+        ),
         "pylm": (
             "prosect.organisms.pylm:build",
             "real language model of Python source; nobody knows its mechanism",
