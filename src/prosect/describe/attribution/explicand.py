@@ -14,7 +14,8 @@ from prosect.data.batch import Batch
 from prosect.describe.attribution.features import Features
 from prosect.model import Model
 from prosect.model.edits import patch
-from prosect.model.sweep import Metric, rows_that_fit
+from prosect.model.sweep import Metric
+from prosect.model.whole import rows_that_fit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
