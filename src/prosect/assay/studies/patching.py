@@ -70,6 +70,7 @@ class Patching:
             each=asked.each,
             seed=self.seed.integer,
             budget_mb=asked.budget_mb,
+            reads=[-1],
         )
         self.subject.spend(batch, "explore", round(found.cost.forward))
         control = (
