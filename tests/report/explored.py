@@ -92,17 +92,17 @@ def lens(rng, layers, prompt, said):
     )
 
 
-def pictures(rng, said=str):
+def pictures(rng, said=str, large=True):
     """One of every kind and size.
 
     Args:
+        large: whether there are maps as large as are drawn, and larger.
         said: what is done to every string; a hostile maker adds to it.
     """
-    sites = tuple(f"{kind}.{i}" for i in range(16) for kind in ("attn_out", "mlp_out", "resid_post")) + (
-        "final",
-    )
+    parts = ("attn_out", "mlp_out", "resid_post")
+    sites = (*(f"{part}.{i}" for i in range(16 if large else 2) for part in parts), "final")
     prompt = tuple(said(t) for t in PROMPT)
-    long = tuple(f"{i}" for i in range(64))
+    long = tuple(f"{i}" for i in range(64 if large else 20))
     small = heat(rng, tuple(f"resid_pre.{i}" for i in range(6)), prompt, causal=True)
     tokens = TokenMap(
         title=said("Integrated gradients for the next token"),
@@ -114,16 +114,19 @@ def pictures(rng, said=str):
                 source=said("csv.py"),
                 note="completeness error 0.4 %",
             )
-            for repeats in (1, 4, 30)
+            for repeats in (1, 4, 30 if large else 5)
         ),
         unit=said("nats"),
+    )
+    too_large = heat(
+        rng, tuple(f"site {i}" for i in range(90)), tuple(map(str, range(150))), title="Too large"
     )
     return (
         small.model_copy(update={"title": said(small.title), "unit": said(small.unit)}),
         heat(rng, sites, long, title="Every site at 64 positions"),
         heat(rng, sites, tuple(prompt) * 2, title="Every site at each token", control=False),
         heat(rng, ("head 0", "head 1"), tuple("abc"), title="A small map"),
-        heat(rng, tuple(f"site {i}" for i in range(90)), tuple(map(str, range(150))), title="Too large"),
+        *((too_large,) if large else ()),
         tokens,
         lens(rng, 12, list(prompt), said),
         dose(rng, (-4, -2, -1, 0, 1, 2, 4)),

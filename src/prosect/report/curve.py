@@ -20,7 +20,7 @@ WIDTH, HEIGHT = 440.0, 264.0
 LEFT, RIGHT, TOP, BOTTOM = 54.0, 14.0, 10.0, 42.0
 MOST_SERIES = 8
 MOST_ROWS = 48
-LETTER = 6.6
+LETTER = 7.2
 """Width of a digit of the axis, about."""
 CROWDED = 30
 """Doses closer than this part of their range are drawn at even steps, or they would lie on each other."""

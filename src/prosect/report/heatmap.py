@@ -91,9 +91,9 @@ def heat_map(data: HeatMap) -> DrawnMap | str:
     if not all(shape):
         return "it has no rows or no columns"
     if not _fits(data.values, shape):
-        return f"its values are not {shape[0]:,} rows of {shape[1]:,}"
+        return f"its values are not {count(shape[0], 'row')} of {shape[1]:,}"
     if data.control and not _fits(data.control, shape):
-        return f"its control’s values are not {shape[0]:,} rows of {shape[1]:,}"
+        return f"its control’s values are not {count(shape[0], 'row')} of {shape[1]:,}"
     values = _array(data.values)
     control = _array(data.control) if data.control else None
     claimed = np.zeros(shape, dtype=bool)

@@ -56,7 +56,7 @@ def lens_table(data: LensTable) -> DrawnLens | str:
     if not data.tokens or not data.layers:
         return "it has no tokens or no layers"
     if len(data.readings) != len(data.layers) or {len(r) for r in data.readings} != {len(data.tokens)}:
-        return f"its readings are not {len(data.layers):,} layers of {len(data.tokens):,}"
+        return f"its readings are not {count(len(data.layers), 'layer')} of {len(data.tokens):,}"
     start, above = max(0, len(data.tokens) - MOST_TOKENS), max(0, len(data.layers) - MOST_LAYERS)
     layers = [Heading(h, "") for h in (prose(name, 24) for name in data.layers[above:])]
     shown = [row[start:] for row in data.readings[above:]]
@@ -75,7 +75,7 @@ def lens_table(data: LensTable) -> DrawnLens | str:
 
 def _said(reading: Reading) -> Said:
     name = tokens([reading.token], TOKEN)[0]
-    shade = step(reading.probability, 1.0, SHADES) if reading.probability > 0 else 0
+    shade = step(min(max(reading.probability, 0.0), 1.0), 1.0, SHADES)
     classes = [f"s{shade}"] if shade else []
     rank = "" if reading.rank is None else prose(number(reading.rank), 16)
     if reading.rank == 1:
