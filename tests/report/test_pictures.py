@@ -65,7 +65,7 @@ def test_a_map_has_every_number_in_its_cell_and_shade_grows_with_size(rows, colu
         tuple(None if g else float(v) for v, g in zip(*rc, strict=True))
         for rc in zip(values, gaps, strict=True)
     )
-    control = tuple(map(tuple, (0.5 * values).tolist()))
+    control = tuple(map(tuple, (rng.choice([0.4, 3.0]) * values).tolist()))
     page = page_of(simple(own, control=control, claimed=((0, 0),)))
     drawn = []
     for table, given_ in zip(bodies(page), (own, control), strict=True):
@@ -80,7 +80,9 @@ def test_a_map_has_every_number_in_its_cell_and_shade_grows_with_size(rows, colu
                     assert ("neg" in cell.classes) == (v < 0 and shade(cell) > 0)
     drawn.sort()
     steps = [s for _, s in drawn]
-    assert steps == sorted(steps) and steps[-1] == 8  # one scale for the map and its control
+    assert steps == sorted(steps) and steps[-1] == 8
+    for size, s in drawn:  # one scale for the map and its control: eighths of the largest of both
+        assert abs(s / 8 - size / drawn[-1][0]) <= 1 / 16 + 1e-9 or (s == 1 and size < drawn[-1][0] / 8)
 
 
 @pytest.mark.parametrize("columns", [6, 40])
@@ -271,6 +273,9 @@ def test_series_are_told_apart_by_shape_and_by_words():
     keys = page.all("span", "key")
     shapes = [k.one("path", "mark").attributes["d"] for k in keys]
     assert len(set(shapes)) == len(shapes) == 4
+    drawn = page.one("svg", "curve").all("path", "mark")
+    for shape, mark in zip(shapes, reversed(drawn), strict=True):
+        assert mark.attributes["d"].count(shape.removeprefix("M14 7")) == 3  # the legend's, at each dose
     assert [k.one("path", "mark").classes[1] for k in keys] == ["own", "side", "control", "control"]
     assert "side effect, n = 40" in keys[1].words and "control, n = 48" in keys[2].words
     assert len(page.all("path", "band")) == 1
