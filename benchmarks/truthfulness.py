@@ -27,11 +27,11 @@ import numpy as np
 from figures import Figure, report
 
 SETTINGS: dict[str, Any] = {
-    "describe.components": 8,
+    "describe.components": 7,
     "describe.effects": 2,
     "data.inputs": 100,
     "describe.controls": 2,
-    "describe.tokens": 5_000,
+    "describe.tokens": 4_000,
     "validate.effect_rows": 40,
     "validate.seal": False,
 }
