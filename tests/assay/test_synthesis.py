@@ -110,6 +110,25 @@ def test_pictures_show_every_seeds_string_and_what_the_unit_does_at_each_token(p
             assert text.values == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
 
+def test_nothing_is_supported_where_every_claim_is_false_by_construction(planted, tmp_path):
+    _, truth = planted
+    changes = {
+        "studies": ["synthesis"],
+        "null": "statistical",
+        "limit": 80,
+        "validate.rounds": 1,
+        "data.folds": 1,
+        "synthesise.indices": sorts(truth)[0],
+        "synthesise.length": 2,
+        "synthesise.seeds": 1,
+        "synthesise.steps": 2,
+        "synthesise.budget": 400,
+    }
+    run = conduct(resolve("planted", changes), tmp_path / "run", open_target, quiet=True)
+    outcomes = [v.overall for v in run.verdicts.values()]
+    assert len(outcomes) == 4 and "supported" not in outcomes  # as they stand, all four are
+
+
 def test_a_language_model_ends_with_claims_and_a_report(tmp_path):
     from prosect.cli import main
 

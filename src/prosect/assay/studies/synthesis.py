@@ -1,8 +1,9 @@
 """Which strings of tokens activate a unit: searched for with the model alone, and tried on text that nobody had seen.
 
 Of every unit two things are claimed of the string that activates it most: that alone it activates the unit more than
-unseen text does, and that put into unseen text it raises the unit there. Both are measured beside random strings as
-long and beside the strings that were found for other units. A unit need not respond on text to what activates it most.
+an unseen text does at its strongest place, and that at the end of an unseen text it raises the unit there. Both are
+measured beside random strings as long and beside the strings that were found for other units. A unit need not respond
+on text to what activates it most.
 """
 
 from __future__ import annotations
@@ -221,7 +222,7 @@ class Synthesis:
             )
             for words, effect, plan, explored in (
                 (
-                    f"the string {said} activates unit {index} of {site} more than text does",
+                    f"alone, the string {said} activates unit {index} of {site} more than a text does at its strongest",
                     alone(string),
                     activates,
                     {
@@ -230,7 +231,7 @@ class Synthesis:
                     },
                 ),
                 (
-                    f"the string {said} raises unit {index} of {site} wherever it stands in text",
+                    f"at the end of a text, the string {said} raises unit {index} of {site}",
                     put(string),
                     carries,
                     {"activation alone": entry["seeds"][0]["activation"] / spread},
