@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,10 +19,15 @@ from prosect.describe.effects import OutputSets
 from prosect.describe.explainer import RuleExplainer
 from prosect.describe.head_outputs import HeadOutput
 from prosect.describe.inputs import InputRule
+from prosect.describe.lens.nearness import LensNearness
+from prosect.describe.lens.tuned import Translator
+from prosect.describe.patched import PatchEffect
 from prosect.describe.polynomial import Polynomial
 from prosect.describe.roles import HeadRole, OffsetTable
+from prosect.describe.steered import SteerEffect
 from prosect.describe.tables import FrequencyTable, PositionTable, TokenTable
 from prosect.describe.trigonometric import Trigonometric, TrigonometricOutput
+from prosect.organisms import induction
 from prosect.store.shelf import Shelf
 
 DOCS = documents(count=30)
@@ -30,7 +36,22 @@ CURRENT, PREVIOUS = flat(DOCS)
 UNLISTED = {"head-output": HeadOutput, "polynomial": Polynomial}
 """Kinds that the registry may not list."""
 
-RUN = """
+MEASURED = """
+def measured(made):
+    from prosect.core.seeds import Seed
+    from prosect.data.contrasts import ContrastSource, copied_blocks, cut
+    from prosect.organisms import induction
+
+    model = induction.build(0)[0]
+    pairs = copied_blocks(range(1, model.vocab_size), Seed(0), count=8, length=4, lead=(0,))
+    source = ContrastSource(pairs, cut(pairs, Seed(0), folds=1, explore=0.5, sealed=0.0), special=1)
+    return type(made).measure([made], model, next(source.batches("explore")), source)
+"""
+"""What runs kinds that are measured on a model, here and in the other process."""
+
+RUN = (
+    MEASURED
+    + """
 import hashlib, json, sys
 from pathlib import Path
 import torch
@@ -51,10 +72,15 @@ for line in sys.stdin:
     stored, batch, run = json.loads(line)
     cls = unlisted.get(stored["kind"]) or DESCRIPTIONS.get(stored["kind"])
     made = cls.of(Executable.model_validate(stored), shelf)
-    got = made.outputs() if run == "outputs" else getattr(made, run)(inputs[batch])
+    got = (
+        made.outputs() if run == "outputs"
+        else measured(made) if run == "measure"
+        else getattr(made, run)(inputs[batch])
+    )
     raw = json.dumps(got).encode() if run == "outputs" else got.tobytes()
     print(stored["kind"], hashlib.sha256(raw).hexdigest())
 """
+)
 
 
 def every_kind(shelf):
@@ -83,12 +109,21 @@ def every_kind(shelf):
     yield wave.executable(), "pairs", "activation"
     yield Polynomial((0.5, -1.0, 2.0, 0.25)).executable(), "pairs", "activation"
     yield TrigonometricOutput(7, 3, 0.2, 1.4, wave).executable(), "pairs", "change"
+    width = induction.build(0)[0].d_model
+    draw = torch.Generator().manual_seed(0)
+    pair = Translator(0.01 * torch.randn(width, width, generator=draw), torch.randn(width, generator=draw))
+    yield PatchEffect("z.1.h2", 8, "noising", 1.5).executable(), "model", "measure"
+    yield LensNearness("resid_post.0", "tuned", pair).executable(shelf), "model", "measure"
+    steered = SteerEffect("resid_post.0", torch.randn(width, generator=draw), 0.5, 3)
+    yield steered.executable(shelf), "model", "measure"
 
 
 def test_every_kind_runs_from_its_record_alone_in_another_process(tmp_path):
     shelf = Shelf(tmp_path)
     made = list(every_kind(shelf))
     assert {e.kind for e, _, _ in made} == {*DESCRIPTIONS, *UNLISTED}
+    namespace: dict[str, Any] = {}
+    exec(MEASURED, namespace)
     lines = "\n".join(json.dumps([e.model_dump(mode="json"), batch, run]) for e, batch, run in made)
     done = subprocess.run(
         [sys.executable, "-c", RUN, str(tmp_path)], input=lines, capture_output=True, text=True, check=True
@@ -102,7 +137,10 @@ def test_every_kind_runs_from_its_record_alone_in_another_process(tmp_path):
     for (executable, batch, run), line in zip(made, done.stdout.split("\n"), strict=False):
         cls = UNLISTED.get(executable.kind) or DESCRIPTIONS.get(executable.kind)
         here = cls.of(executable, shelf)
-        got = here.outputs() if run == "outputs" else getattr(here, run)(inputs[batch])
+        if run == "measure":
+            got = namespace["measured"](here)
+        else:
+            got = here.outputs() if run == "outputs" else getattr(here, run)(inputs[batch])
         raw = json.dumps(got).encode() if run == "outputs" else got.tobytes()
         assert line == f"{executable.kind} {hashlib.sha256(raw).hexdigest()}"
         if run != "outputs":

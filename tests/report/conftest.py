@@ -17,6 +17,15 @@ RUNS = {
     "normal": {"latents": 9, "heads": 5, "neurons": 2},
     "slight": {"latents": 5, "heads": 1, "neurons": 0, "rich": False},
     "hostile": {"latents": 5, "heads": 3, "neurons": 2, "hostile": True},
+    "pictured": {"latents": 1, "heads": 0, "neurons": 0, "rich": False, "pictured": True},
+    "pictured-hostile": {
+        "latents": 1,
+        "heads": 0,
+        "neurons": 0,
+        "rich": False,
+        "pictured": True,
+        "hostile": True,
+    },
     "truth": {"latents": 1, "heads": 3, "neurons": 5, "truth": True, "rich": False},
     "nothing-supported": {
         "latents": 4,

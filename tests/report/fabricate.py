@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+from explored import pictures
 
 from prosect.core.canonical import digest, plain
 from prosect.core.exhibits import (
@@ -509,6 +510,7 @@ def fabricate(
     small=False,
     exhibits=True,
     decomposition="topk@resid_post",
+    pictured=False,
     **changes,
 ) -> Path:
     """A run folder.
@@ -518,6 +520,7 @@ def fabricate(
         stop_after: leave the ledger of a run killed during this round: registered, family closed, no evidence.
         small: one bare test for each claim, and exhibits without pictures.
         exhibits: whether there are any.
+        pictured: whether explore left pictures; "large" for large ones too.
         changes: fields of `Findings`.
     """
     maker = Maker(seed, hostile)
@@ -629,6 +632,8 @@ def fabricate(
         run.append(
             Note(about="null runs", text=maker.said("3.5 % of claims false by construction were supported."))
         )
+        if pictured:
+            changes["pictures"] = pictures(np.random.default_rng(seed), maker.said, large=pictured == "large")
         if with_findings:
             write_json(folder / "findings.json", plain(findings(maker, latents, heads, neurons, **changes)))
         for _, kind, layer, c, s in alive if exhibits else ():
@@ -646,6 +651,8 @@ def main():
     root = Path(sys.argv[1])
     fabricate(root / "normal", latents=36)
     fabricate(root / "hostile", hostile=True)
+    fabricate(root / "pictured", latents=4, heads=2, neurons=1, pictured="large")
+    fabricate(root / "pictured-hostile", latents=4, heads=2, neurons=1, pictured="large", hostile=True)
     fabricate(root / "truth", truth=True, latents=4, heads=8, neurons=12)
     fabricate(root / "nothing-supported", strength=0.05, calibrated=False)
     fabricate(root / "all-supported", strength=0.95, latents=8)

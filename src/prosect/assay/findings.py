@@ -45,7 +45,7 @@ def write_findings(
         for key, amount in subject.cost.items():
             cost[key] = cost.get(key, 0) + amount
     findings = Findings(
-        title=f"What {spec.target} is made of",
+        title=title(spec),
         question=question(spec, opened),
         model=opened.model,
         model_facts=opened.model_facts,
@@ -63,6 +63,20 @@ def write_findings(
         sealed=sealed_words(run, openings),
     )
     write_bytes(run.path / "findings.json", canonical_json(findings) + b"\n")
+
+
+TITLES = {
+    "patching": "Where {} finds its answer",
+    "lens": "What the layers of {} already say",
+    "steering": "What a direction does to {}",
+}
+"""Titles of runs with one study; any other run says what the network is made of."""
+
+
+def title(spec: Spec) -> str:
+    """The page's title."""
+    alone = spec.studies[0] if len(spec.studies) == 1 else ""
+    return TITLES.get(alone, "What {} is made of").format(spec.target)
 
 
 LIMITS = (

@@ -96,7 +96,7 @@ class PatchEffect:
                 given = foreign if wanted[i].stranger else donor
                 edit = None if given is None else cell_edit(nodes[wanted[i].node], span, pairs, way, given)
                 edits.append([] if edit is None else [edit])
-            found = model.sweep(edits, pairs.base(way), source.metric)
+            found = model.sweep(edits, pairs.base(way), source.metric, reads=[-1])
             for place, (i, span, listed) in enumerate(zip(mine, spans, edits[1:], strict=True), 1):
                 assert span.at is not None
                 applies = np.array([bool(at) for at in span.at]) & bool(listed)

@@ -168,6 +168,15 @@ def make(bound: Bound, x: Tensor, block: Block, layout: Layout) -> Tensor:
         BadInput: a position that is not there.
         Unsupported: positions of a site without positions.
     """
+    factor = bound.entry.factor
+    if factor == 1.0:
+        return _made(bound, x, block, layout)
+    product = x * factor  # the model multiplies it on its way, and the name means the product
+    new = _made(bound, product, block, layout)
+    return torch.where(new == product, x, new / factor)  # what no edit touches stays to the last bit
+
+
+def _made(bound: Bound, x: Tensor, block: Block, layout: Layout) -> Tensor:
     head_axis = {"stream": 2, "pattern": 1}.get(layout) if bound.heads is not None else None
     proposed = _proposed(bound, x, block, layout, head_axis)
     if bound.basis is not None:

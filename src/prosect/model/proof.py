@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from prosect.core.errors import ProsectError, Unsupported
+from prosect.core.seeds import Seed
 from prosect.data.batch import Batch
 from prosect.model.apply import Block, Bound
 from prosect.model.check import relative
 from prosect.model.clean import all_positions, blocks_in_order, record
 from prosect.model.cone import Change, cone
-from prosect.model.edits import Edit, scale
+from prosect.model.edits import Edit, patch, scale
 from prosect.model.packed import Packed, Part
 from prosect.model.placing import Placing
 from prosect.model.reads import Reads
@@ -86,14 +87,25 @@ def _proved(model: Model, example: Batch) -> Placing:
 
 
 def _lists(model: Model, placing: Placing, position: int) -> dict[str, Edit]:
-    """For every kind of site one edit, in another block for each."""
+    """For every kind of site one edit, in another block for each: a vector put there, or patterns turned round.
+
+    A vector and not a factor: what is off by a factor on its way would agree with itself.
+    """
     names: dict[str, list[str]] = {}
     for name in model.sites.names():
         site = model.sites.site(name)
         if model.sites.entry(site).place in placing.at and site.kind != "module":
             names.setdefault(site.kind, []).append(name)
     chosen = {kind: of[i % len(of)] for i, (kind, of) in enumerate(names.items())}
-    return {kind: scale(name, -0.5, positions=[position]) for kind, name in chosen.items()}
+    return {kind: _edit(model, name, position) for kind, name in chosen.items()}
+
+
+def _edit(model: Model, name: str, position: int) -> Edit:
+    info = model.sites.info(name)
+    if info.width is None or info.layout == "pattern":
+        return scale(name, -0.5, positions=[position])
+    drawn = torch.randn(info.width, generator=Seed(0).child("proof", name).torch())
+    return patch(name, drawn.to(model.device, model.dtype), positions=[position])
 
 
 def _whole(model: Model, example: Batch, lists: list[tuple[Bound, ...]]) -> list[Tensor]:

@@ -165,9 +165,9 @@ class Taps:
                     "a site whose first axis is the rows of the batch",
                 )
             if whole:
-                x = _made(bound, seen, block, layout).reshape(raw.shape)
+                x = make(bound, seen, block, layout).reshape(raw.shape)
             else:
-                x.view(seen.shape)[block.at] = _made(bound, seen[block.at], block, layout)
+                x.view(seen.shape)[block.at] = make(bound, seen[block.at], block, layout)
         return x
 
     def _read(self, wanted: Wanted, x: Tensor, through: bool) -> Tensor:
@@ -221,16 +221,6 @@ class Taps:
     def _inside(self, module: nn.Module, quantity: str, x: Tensor, allowed: Tensor | None) -> Tensor:
         tap = self.taps.get(Place(module, quantity))  # type: ignore[arg-type]
         return x if tap is None else self.meet(tap, x, allowed)
-
-
-def _made(bound: Bound, seen: Tensor, block: Block, layout: Layout) -> Tensor:
-    """The edited tensor; where the model multiplies it on its way, the edit is of the product."""
-    factor = bound.entry.factor
-    if factor == 1.0:
-        return make(bound, seen, block, layout)
-    product = seen * factor
-    new = make(bound, product, block, layout)
-    return torch.where(new == product, seen, new / factor)  # what no edit touches stays to the last bit
 
 
 def _written_through(tap: Tap, raw: Tensor, new: Tensor) -> Tensor:

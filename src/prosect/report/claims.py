@@ -137,7 +137,18 @@ def gather(run: Run, claims: Sequence[Claim]) -> tuple[Card, ...]:
     return tuple(sorted(cards, key=failures_first))
 
 
-RESERVED = ("answer", "failed", "map", "components", "procedure", "method", "provenance", "check", "cards")
+RESERVED = (
+    "answer",
+    "failed",
+    "map",
+    "explored",
+    "components",
+    "procedure",
+    "method",
+    "provenance",
+    "check",
+    "cards",
+)
 """Ids that the page itself uses; `_address` gives them to no component."""
 
 

@@ -8,6 +8,7 @@ from prosect.core.markup import card
 from prosect.report.claims import claims_of
 from prosect.report.failures import strongest, widest
 from prosect.report.page import NAME
+from prosect.report.pictures import tally
 from prosect.report.reading import read_run
 from prosect.report.tally import Tally
 from prosect.report.text import prose
@@ -24,11 +25,11 @@ def run_card(run: Path) -> str:
     run = Path(run)
     found = read_run(run, exhibits=False)
     claims = claims_of(found)
-    tally = Tally.of(c.outcome for c in claims)
+    total = Tally.of(c.outcome for c in claims)
     rows: list[tuple[str, object]] = [("question", prose(found.findings.question, 300))]
-    rows.append(("claims registered", f"{tally.registered:,}"))
-    for outcome, n in tally.counts:
-        more = f" ({share_words(tally.share)})" if outcome == "supported" and tally.registered else ""
+    rows.append(("claims registered", f"{total.registered:,}"))
+    for outcome, n in total.counts:
+        more = f" ({share_words(total.share)})" if outcome == "supported" and total.registered else ""
         rows.append((WORDS[outcome], f"{n:,}{more}"))
     for claim in strongest(claims, 1):
         rows.append(("strongest support", prose(claim.hypothesis.description.words, 160)))
@@ -42,6 +43,8 @@ def run_card(run: Path) -> str:
                     f"measured {number(claim.gap.measured.estimate)}",
                 )
             )
+    if found.findings.pictures:
+        rows.append(("pictures of explore", tally(found.findings.pictures)))
     rows.append(("ledger", f"{found.head.count:,} lines, head {found.head.hash[:16]}"))
     rows.append(("report", NAME if (run / NAME).exists() else "not built yet"))
     caveats = [f"The ledger does not hold: {prose(found.broken)}."] if found.broken else []

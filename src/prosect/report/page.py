@@ -22,6 +22,7 @@ from prosect.report.cards import body, heading
 from prosect.report.claims import Card, Claim, claims_of, gather
 from prosect.report.drawings import outcome_bar
 from prosect.report.failures import falls
+from prosect.report.pictures import SHARE, Drawn, Refused, explored
 from prosect.report.procedure import costs, drawn, flat, notes, rounds, scopes, scores
 from prosect.report.reading import Run, read_run
 from prosect.report.tally import (
@@ -72,9 +73,15 @@ def render(run: Run, most_bytes: int = MOST_BYTES) -> str:
     """The page."""
     environment = _environment()
     template, line = environment.get_template("page.html.j2"), environment.get_template("card.html.j2")
+    picture = environment.get_template("picture.html.j2")
     claims = claims_of(run)
     cards = gather(run, claims)
+
+    def as_figure(drawn: Drawn | Refused) -> Markup:
+        return Markup(picture.render(p=drawn))  # made by a template that escapes, as are the cards
+
     context = _context(run, claims, cards)
+    context["explored"] = explored(run.findings.pictures, most_bytes // SHARE, as_figure)
 
     def as_line(card: Card) -> str:
         return line.render(h=heading(card), body=None)

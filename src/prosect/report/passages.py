@@ -67,13 +67,13 @@ def _line(
         m = measured[i] if i < len(measured) else 0.0
         p = predicted[i] if i < len(predicted) else None
         classes = _classes(m, p, scale, i == centre)
-        text = _faint(visible(tokens[i]))
+        text = faint(visible(tokens[i]))
         if classes:
             value = f"{number(m)}" if p is None else f"{number(m)}, predicted {number(p)}"
             parts.append(f'<span class="{classes}" data-v="{value}">{text}</span>')
             loudest.append((max(abs(m), abs(p or 0.0)), i, f"{visible(tokens[i])} {value}"))
         else:
-            parts.append(f"<bdi>{text}</bdi>" if _reorders(tokens[i]) else text)
+            parts.append(f"<bdi>{text}</bdi>" if reorders(tokens[i]) else text)
     if stop < len(tokens):
         parts.append("…")
     loudest.sort(key=lambda item: (-item[0], item[1]))
@@ -83,8 +83,8 @@ def _line(
 
 
 def _classes(m: float, p: float | None, scale: Scale, centre: bool) -> str:
-    shade = _step(m, scale.measured, SHADES)
-    line = _step(p or 0.0, scale.predicted, LINES)
+    shade = step(m, scale.measured, SHADES)
+    line = step(p or 0.0, scale.predicted, LINES)
     out = [f"s{shade}"] if shade else []
     if line:
         out.append(f"u{line}")
@@ -95,14 +95,14 @@ def _classes(m: float, p: float | None, scale: Scale, centre: bool) -> str:
     return " ".join(["t", *out]) if out else ""
 
 
-def _step(value: float, largest: float, steps: int) -> int:
+def step(value: float, largest: float, steps: int) -> int:
     """0 for nothing to see, else 1 to ``steps`` by magnitude."""
     if largest <= 0 or abs(value) < 0.02 * largest:
         return 0
-    return min(steps, max(1, round(steps * abs(value) / largest)))
+    return min(steps, max(1, round(steps * (abs(value) / largest))))
 
 
-def _faint(text: str) -> str:
+def faint(text: str) -> str:
     """Escaped text whose white-space signs stand back."""
     out = str(escape(text))
     for sign in (SPACE, NEWLINE, TAB):
@@ -111,7 +111,8 @@ def _faint(text: str) -> str:
     return out
 
 
-def _reorders(token: str) -> bool:
+def reorders(token: str) -> bool:
+    """Whether a token may be written from right to left, and has to be kept apart from its neighbours."""
     return any(ord(c) > 0x58F for c in token)
 
 

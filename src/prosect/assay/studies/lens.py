@@ -21,11 +21,12 @@ from prosect.core.pictures import Curve, LensTable, Reading, Series
 from prosect.core.records import Component, Description, Hypothesis, Measured, TruthCheck
 from prosect.core.seeds import Seed
 from prosect.core.verdicts import Verdict
+from prosect.data.batch import Batch
 from prosect.describe.lens.lens import stream_sites
 from prosect.describe.lens.nearness import LensNearness, Which
 from prosect.describe.lens.reading import LensReading
 from prosect.describe.lens.training import Training, fit
-from prosect.describe.lens.tuned import Translator, evaluate
+from prosect.describe.lens.tuned import Translator, TunedLens, evaluate
 from prosect.describe.lens.view import NOTHING, LensView
 from prosect.model.unembed import readout
 from prosect.store.run import RunFolder
@@ -74,7 +75,7 @@ class LensStudy:
         training = Training(steps=asked.steps, rate=asked.rate, seed=self.seed.child("training").integer)
         workspace = self.run.workspace("lens", {"study": self.name})
         lens = fit(model, halves[0], self.sites, training, workspace / "training.safetensors")
-        found = evaluate(model, lens, halves[1], seed=self.seed.integer, shown=TEXTS, top=1)
+        found = evaluate(model, lens, halves[1], seed=self.seed.integer, shown=0, top=1)
         for batch in halves[0]:
             self.subject.spend(batch, "explore", max(1, asked.steps // max(len(halves[0]), 1)))
         for batch in halves[1]:
@@ -87,15 +88,22 @@ class LensStudy:
             "less": {g.site: g.less.model_dump(mode="json") for g in found.gains},
             "documents": found.n,
             "positions": found.positions,
-            "pictures": [self._table(v).model_dump(mode="json") for v in found.shown],
+            "pictures": [self._table(v).model_dump(mode="json") for v in self._drawn(lens, halves[1])],
         }
+
+    def _drawn(self, lens: TunedLens, batches: list[Batch]) -> list[LensView]:
+        """A few windows, drawn at random, read layer by layer."""
+        places = [(b, i) for b in batches for i in range(len(b))]
+        order = self.seed.child("windows").numpy().permutation(len(places))[:TEXTS]
+        some = [places[k][0].select([places[k][1]]) for k in sorted(order.tolist())]
+        return [evaluate(self.subject.model, lens, [one], shown=1, top=1).shown[0] for one in some]
 
     def _table(self, view: LensView) -> LensTable:
         words = vocabulary(self.subject.source).strings
         shown = range(min(LONGEST, len(view.tokens)))
         return LensTable(
             title=f"What the tuned lens reads in {view.source}",
-            about="the likeliest token at each layer and position; a window of explore that the lens was not trained on",
+            about="the likeliest token at each layer and position; a window drawn at random from explored text that the lens was not trained on",
             tokens=tuple(words[view.tokens[p]] for p in shown),
             layers=view.sites,
             readings=tuple(
@@ -189,7 +197,12 @@ class LensStudy:
         ]
         return Shown(
             exhibits=exhibits,
-            map=[SiteCell(layer=self._layer(s), place="lens", components=1, examined=1) for s in self.sites],
+            map=[
+                SiteCell(
+                    layer=self._layer(s), place=f"layers on {s.rsplit('.', 1)[0]}", components=1, examined=1
+                )
+                for s in self.sites
+            ],
             pictures=(curve, *(LensTable.model_validate(p) for p in self.seen["pictures"])),
             decisions=(
                 f"a lens of {len(self.sites)} layers was trained for {self.spec.lens.steps} steps on the first of two "

@@ -70,6 +70,7 @@ class Patching:
             each=asked.each,
             seed=self.seed.integer,
             budget_mb=asked.budget_mb,
+            reads=[-1],
         )
         self.subject.spend(batch, "explore", round(found.cost.forward))
         control = (
@@ -213,12 +214,19 @@ class Patching:
             limits.append(
                 "no place was claimed: on explore the two runs do not differ beyond chance in the metric"
             )
-        cells = {n: sum(nodes[c[0]] == n for c in claimed) for n in nodes}
+        places: dict[tuple[int, str], list[int]] = {}
+        for i, node in enumerate(nodes):
+            places.setdefault((self._layer(node), node.split(".")[0]), []).append(i)
         return Shown(
             exhibits=exhibits,
             map=[
-                SiteCell(layer=self._layer(n), place="places", components=shape[1], examined=k)
-                for n, k in cells.items()
+                SiteCell(
+                    layer=layer,
+                    place=f"places on {kind}",
+                    components=shape[1] * len(members),
+                    examined=sum(c[0] in members for c in claimed),
+                )
+                for (layer, kind), members in places.items()
             ],
             pictures=(picture,),
             decisions=(

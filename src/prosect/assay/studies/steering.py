@@ -245,7 +245,14 @@ class Steering:
         ]
         return Shown(
             exhibits=exhibits,
-            map=[SiteCell(layer=self._layer, place="directions", components=1, examined=1)],
+            map=[
+                SiteCell(
+                    layer=self._layer,
+                    place=f"doses on {self.site.split('.')[0]}",
+                    components=len(exhibits),
+                    examined=len(exhibits),
+                )
+            ],
             pictures=pictures,
             decisions=(
                 f"the direction is the mean of {self.site} at {self.seen['before']:,} explored positions that `{name}` "

@@ -24,6 +24,7 @@ from prosect.model.patching.metrics import Metric, measured_by
 from prosect.model.patching.nodes import Each, Node, nodes_of
 from prosect.model.patching.pairs import Alignment, Direction, Pairs, Positions
 from prosect.model.patching.scores import Cost, RowScores, unusable
+from prosect.model.reads import Positions as Reads
 
 if TYPE_CHECKING:
     from prosect.model.inputs import Inputs
@@ -153,6 +154,7 @@ def noising(
     control: bool = True,
     seed: int = 0,
     budget_mb: int | float = 512.0,
+    reads: Reads | None = None,
 ) -> PatchMap:
     """Run clean rows, put in what the corrupted run had: which parts are needed.
 
@@ -168,13 +170,15 @@ def noising(
         control: patch the same cells from unrelated rows too, which doubles the cost.
         seed: of the unrelated rows and the intervals.
         budget_mb: memory for one pass, as `Model.sweep` takes it.
+        reads: positions of the output that the metric is handed, as `Model.sweep` takes them; what only other
+            positions need is then not computed.
 
     Raises:
         ShapeMismatch: pairs of unequal length without an alignment, a metric that is not one number a row.
         BadInput, UnknownName, Unsupported: a site, head or position that is not there.
         NotFinite: the metric or an activation gave NaN or infinity.
     """
-    given = _Given(model, metric, sites, positions, each, control, Seed(seed), budget_mb)
+    given = _Given(model, metric, sites, positions, each, control, Seed(seed), budget_mb, reads)
     return given.map(Pairs.of(model, clean, corrupted, alignment), "noising")
 
 
@@ -191,12 +195,13 @@ def denoising(
     control: bool = True,
     seed: int = 0,
     budget_mb: int | float = 512.0,
+    reads: Reads | None = None,
 ) -> PatchMap:
     """Run corrupted rows, put in what the clean run had: which parts are enough.
 
     Arguments and errors are those of `noising`; positions are those of the clean rows.
     """
-    given = _Given(model, metric, sites, positions, each, control, Seed(seed), budget_mb)
+    given = _Given(model, metric, sites, positions, each, control, Seed(seed), budget_mb, reads)
     return given.map(Pairs.of(model, clean, corrupted, alignment), "denoising")
 
 
@@ -212,6 +217,7 @@ class _Given:
     control: bool
     seed: Seed
     budget_mb: int | float
+    reads: Reads | None
 
     def map(self, pairs: Pairs, direction: Direction) -> PatchMap:
         model = self.model
@@ -231,8 +237,8 @@ class _Given:
         if strangers is not None:
             foreign = donor.from_rows(strangers.tolist())
             wanted += [_some([cell_edit(n, s, pairs, direction, foreign)]) for n, s in cells]
-        found = model.sweep([*lists, *wanted], pairs.base(direction), self.metric, self.budget_mb)
-        other = measured_by(model, pairs.donor(direction), self.metric, self.budget_mb).numpy()
+        found = model.sweep([*lists, *wanted], pairs.base(direction), self.metric, self.budget_mb, self.reads)
+        other = measured_by(model, pairs.donor(direction), self.metric, self.budget_mb, self.reads).numpy()
 
         base, joint = found[0], found[len(lists) - 1]
         ends = Ends(

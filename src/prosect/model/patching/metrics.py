@@ -10,6 +10,7 @@ from torch import Tensor
 
 from prosect.core.errors import BadInput, ShapeMismatch, UnknownName
 from prosect.data.batch import Batch, Row
+from prosect.model.reads import Positions
 
 if TYPE_CHECKING:
     from prosect.model.model import Model
@@ -65,6 +66,8 @@ def logit_difference(batch: Batch, right: Sequence[int], wrong: Sequence[int], p
     return by_row(batch, difference)
 
 
-def measured_by(model: Model, batch: Batch, metric: Metric, budget_mb: int | float) -> Tensor:
+def measured_by(
+    model: Model, batch: Batch, metric: Metric, budget_mb: int | float, reads: Positions | None = None
+) -> Tensor:
     """The metric on a run that nothing is done to, (rows,) float64."""
-    return torch.as_tensor(model.sweep([[]], batch, metric, budget_mb)[0])
+    return torch.as_tensor(model.sweep([[]], batch, metric, budget_mb, reads)[0])
