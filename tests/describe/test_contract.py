@@ -25,6 +25,7 @@ from prosect.describe.patched import PatchEffect
 from prosect.describe.polynomial import Polynomial
 from prosect.describe.roles import HeadRole, OffsetTable
 from prosect.describe.steered import SteerEffect
+from prosect.describe.synthesis.strings import RandomString, StringActivation
 from prosect.describe.tables import FrequencyTable, PositionTable, TokenTable
 from prosect.describe.trigonometric import Trigonometric, TrigonometricOutput
 from prosect.organisms import induction
@@ -116,6 +117,8 @@ def every_kind(shelf):
     yield LensNearness("resid_post.0", "tuned", pair).executable(shelf), "model", "measure"
     steered = SteerEffect("resid_post.0", torch.randn(width, generator=draw), 0.5, 3)
     yield steered.executable(shelf), "model", "measure"
+    string = StringActivation("z.1.h2", 0, "inserted", 0.5, random=RandomString(3, 8, (0,)))
+    yield string.executable(), "model", "measure"
 
 
 def test_every_kind_runs_from_its_record_alone_in_another_process(tmp_path):

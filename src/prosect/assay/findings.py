@@ -96,6 +96,7 @@ def question(spec: Spec, opened: Opened) -> str:
         "patching": "which places carry what an answer depends on",
         "lens": "where its prediction can already be read",
         "steering": "what a direction does as more of it is added",
+        "synthesis": "which strings of tokens activate its units, beyond what text does",
         "replacement": "whether it still works with its parts replaced by their descriptions",
     }
     asked = [what[s] for s in spec.studies if s in what]

@@ -321,6 +321,70 @@ def steers(spec: Spec, fold: str, *, random: Sequence[Executable]) -> TestPlan:
     )
 
 
+def activates(
+    spec: Spec,
+    fold: str,
+    unit: str,
+    *,
+    text: Executable,
+    random: Executable,
+    others: Sequence[Executable],
+    example: Executable,
+) -> TestPlan:
+    """A unit's activation with a string alone.
+
+    Args:
+        spec: the run's.
+        fold: to be opened.
+        unit: what is resampled: ``cluster`` or ``input``.
+        text: the largest activation in each unseen row, which must be beaten.
+        random: strings as long, drawn anew for each row.
+        others: the strings that were searched for other units.
+        example: the end of the best explored example, as many tokens of it; shown.
+    """
+    margin = spec.synthesise.margin
+    return _plan(
+        spec,
+        fold,
+        unit,
+        name="activates",
+        kind=measured.KIND,
+        level=1,
+        metric="activation, in standard deviations of the unit on explored text",
+        rivals=(
+            Rival(name="most-in-unseen-text", role="baseline", margin=margin, descriptions=(text,)),
+            *_strings(margin, random, others, example),
+        ),
+    )
+
+
+def carries(
+    spec: Spec, fold: str, unit: str, *, random: Executable, others: Sequence[Executable], example: Executable
+) -> TestPlan:
+    """The rise of a unit's activation when a string is put into unseen text; arguments as of `activates`."""
+    return _plan(
+        spec,
+        fold,
+        unit,
+        name="carries",
+        kind=measured.KIND,
+        level=1,
+        metric="rise of the activation, in standard deviations of the unit on explored text",
+        rivals=_strings(spec.synthesise.margin, random, others, example),
+    )
+
+
+def _strings(
+    margin: float, random: Executable, others: Sequence[Executable], example: Executable
+) -> tuple[Rival, ...]:
+    rivals = (
+        Rival(name="random-strings", role="control", margin=margin, descriptions=(random,)),
+        Rival(name="other-units-strings", role="control", margin=margin, descriptions=tuple(others)),
+        Rival(name="best-explored-example", role="baseline", decides=False, descriptions=(example,)),
+    )
+    return tuple(r for r in rivals if r.descriptions)
+
+
 def replaces(spec: Spec, fold: str, unit: str, *, fit: Executable) -> TestPlan:
     """Level 3: parts replaced by code.
 

@@ -16,7 +16,9 @@ from pydantic import ConfigDict, Field, ValidationError
 from prosect.core.errors import BadInput, UnknownName
 from prosect.core.records import Record
 
-Study = Literal["latents", "heads", "residues", "features", "replacement", "patching", "lens", "steering"]
+Study = Literal[
+    "latents", "heads", "residues", "features", "replacement", "patching", "lens", "steering", "synthesis"
+]
 
 
 class Data(Record):
@@ -106,6 +108,24 @@ class Steer(Record):
     margin: float = Field(0.05, ge=0, description="nats by which a dose must beat random directions")
 
 
+class Synthesise(Record):
+    """What `prosect synthesise` does."""
+
+    site: str = Field("", description="where the units are; empty: mlp_act in the middle of the network")
+    indices: tuple[int, ...] = Field((), description="units to make strings for; empty: drawn at random")
+    units: int = Field(4, ge=1, description="units drawn at random, where none are named")
+    length: int = Field(4, ge=1, description="tokens in a string")
+    seeds: int = Field(3, ge=1, description="searches for each unit; each starts elsewhere")
+    steps: int = Field(30, ge=1, description="most steps of one search")
+    candidates: int = Field(64, ge=2, description="swaps of a token run at each step")
+    budget: int = Field(3000, ge=1, description="most strings run in one search")
+    margin: float = Field(
+        0.5,
+        ge=0,
+        description="standard deviations of the unit on explored text by which a string must beat its rivals",
+    )
+
+
 class Validate(Record):
     """What a claim must do to be supported."""
 
@@ -152,7 +172,8 @@ class Spec(Record):
     )
     studies: tuple[Study, ...] = Field(
         (),
-        description="what to examine: latents, heads, residues, features, replacement, patching, lens, steering",
+        description="what to examine: latents, heads, residues, features, replacement, patching, lens, "
+        "steering, synthesis",
     )
     scripted: bool = Field(False, description="add a wrong claim on purpose, to show it fail and be refined")
     trust_remote_code: bool = Field(False, description="let the model's own code run")
@@ -163,6 +184,7 @@ class Spec(Record):
     patch: Patch = Patch()
     lens: Lens = Lens()
     steer: Steer = Steer()
+    synthesise: Synthesise = Synthesise()
     validate_: Validate = Field(Validate(), alias="validate")
 
     model_config = ConfigDict(populate_by_name=True)  # added to Record's: frozen, no unknown keys, no NaN

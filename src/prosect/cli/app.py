@@ -222,6 +222,55 @@ def steer(
 
 
 @app.command()
+def synthesise(
+    target: Target,
+    site: Annotated[
+        str | None, typer.Option(help="where the units are; by default mlp_act in the middle of the network")
+    ] = None,
+    index: Annotated[
+        list[int] | None, typer.Option(help="a unit; may be given again; by default some drawn at random")
+    ] = None,
+    length: Annotated[int | None, typer.Option(help="tokens in a string")] = None,
+    seeds: Annotated[int | None, typer.Option(help="searches for each unit")] = None,
+    text: Text = None,
+    out: Out = None,
+    seed: Seed = None,
+    device: Device = None,
+    limit: Limit = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Search for strings that activate units of TARGET, and test on unseen text whether they do so there."""
+    from prosect.cli.run import command
+
+    command(
+        target,
+        {
+            "studies": ["synthesis"],
+            "validate.rounds": 1,
+            "data.folds": 1,
+            "data.text": None if text is None else str(text),
+            "data.context": 64,
+            "data.validate_windows": 1,
+            "describe.tokens": 24_000,
+            "synthesise.site": site,
+            "synthesise.indices": index or None,
+            "synthesise.length": length,
+            "synthesise.seeds": seeds,
+            "seed": seed,
+            "device": device,
+            "limit": limit,
+        },
+        out=out,
+        dry_run=dry_run,
+        as_json=as_json,
+        quiet=quiet,
+        verb="synthesise-",
+    )
+
+
+@app.command()
 def spec(
     target: Target,
     text: Text = None,

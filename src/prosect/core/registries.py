@@ -93,6 +93,10 @@ DESCRIPTIONS = Registry(
             "prosect.describe.patched:PatchEffect",
             "what giving one place another run's value does to the answer",
         ),
+        "string-activation": (
+            "prosect.describe.synthesis.strings:StringActivation",
+            "what a string of tokens does to a unit",
+        ),
         "trigonometric": (
             "prosect.describe.trigonometric:Trigonometric",
             "a product of cosines of two residues",

@@ -13,6 +13,7 @@ from prosect.assay.studies.heads import Heads
 from prosect.assay.studies.latents import Latents
 from prosect.assay.studies.lens import LensStudy
 from prosect.assay.studies.steering import Steering
+from prosect.assay.studies.synthesis import Synthesis
 from prosect.assay.study import Study
 from prosect.core.errors import BadInput, Unsupported
 from prosect.core.exhibits import SplitFact
@@ -27,7 +28,7 @@ def language(spec: Spec, run: RunFolder) -> Opened:
     """A causal language model from the hub, a folder, or `pylm`, on text."""
     from prosect.organisms import pylm
 
-    known = ("latents", "heads", "lens", "steering")
+    known = ("latents", "heads", "lens", "steering", "synthesis")
     if not set(known).intersection(spec.studies):
         raise BadInput(f"studies {list(spec.studies)} of a language model", f"some of {', '.join(known)}")
     model = opened_model(spec)
@@ -110,6 +111,8 @@ def language(spec: Spec, run: RunFolder) -> Opened:
         studies.append(LensStudy(spec, run, subject))
     if "steering" in spec.studies:
         studies.append(Steering(spec, run, subject))
+    if "synthesis" in spec.studies:
+        studies.append(Synthesis(spec, run, subject))
     opened.studies = studies
     return opened
 

@@ -11,7 +11,9 @@ from prosect.assay.studies.features import Features
 from prosect.assay.studies.heads import Heads
 from prosect.assay.studies.latents import Latents
 from prosect.assay.studies.residues import Residues
+from prosect.assay.studies.synthesis import Synthesis
 from prosect.assay.study import Study
+from prosect.core.errors import BadInput
 from prosect.core.exhibits import SplitFact
 from prosect.data.batch import Batch
 from prosect.store.run import RunFolder
@@ -19,6 +21,7 @@ from prosect.store.run import RunFolder
 
 def induction(spec: Spec, run: RunFolder) -> Opened:
     """The hand-wired network that repeats what followed a token before."""
+    _without_strings(spec)
     from prosect.organisms import induction as organism
 
     model, truth = organism.build(spec.seed)
@@ -47,6 +50,7 @@ def induction(spec: Spec, run: RunFolder) -> Opened:
 
 def modular(spec: Spec, run: RunFolder) -> Opened:
     """Addition modulo 31: the analytic network and the one that learned it."""
+    _without_strings(spec)
     from prosect.organisms import grokked
     from prosect.organisms import modular as analytic
 
@@ -88,6 +92,7 @@ def _sums(p: int) -> Callable[[Batch], Any]:
 
 def superposition(spec: Spec, run: RunFolder) -> Opened:
     """Sparse features in superposition, and the pentagon."""
+    _without_strings(spec)
     from prosect.organisms import superposition as organism
     from prosect.organisms.toy import source_pentagon
 
@@ -139,13 +144,31 @@ def planted(spec: Spec, run: RunFolder) -> Opened:
     site = model.sites.resolve(spec.decompose.site or "mlp_act.0")
     source = organism.source(spec.seed, folds=_folds(spec), **_sized(spec))
     subject = subject_of(spec, run, model, source)
+    studies: list[Study] = []
+    if "latents" in spec.studies or "synthesis" not in spec.studies:
+        studies.append(Latents(spec, run, subject, site, truth=truth))
+    if "synthesis" in spec.studies:
+        studies.append(Synthesis(spec, run, subject, truth=truth))
     return Opened(
-        studies=[Latents(spec, run, subject, site, truth=truth)],
+        studies=studies,
         model=f"{model.name}: {truth.size}",
         data="synthetic documents of Zipf-distributed tokens on several topics",
         model_facts=facts(model),
         splits=input_facts(source),
     )
+
+
+def _without_strings(spec: Spec) -> None:
+    """Refuse a study of strings where there is none, rather than do another.
+
+    Raises:
+        BadInput: the spec asks for one.
+    """
+    if "synthesis" in spec.studies:
+        raise BadInput(
+            f"synthesis for {spec.target}, which is not opened for it",
+            "a causal language model, or the organism planted",
+        )
 
 
 def _folds(spec: Spec) -> int:
