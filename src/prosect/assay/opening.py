@@ -11,7 +11,7 @@ from collections.abc import Callable
 from prosect.assay.opened import Opened
 from prosect.assay.spec import Spec
 from prosect.core.errors import Unsupported
-from prosect.core.registries import DECOMPOSITIONS, PRESETS
+from prosect.core.registries import DECOMPOSITIONS, ORGANISMS, PRESETS
 from prosect.store.run import RunFolder
 
 
@@ -26,6 +26,10 @@ def open_target(spec: Spec, run: RunFolder) -> Opened:
         from prosect.assay.openings.contrasts import contrasted
 
         return contrasted(spec, run)
+    if "attribution" in spec.studies and spec.target.removeprefix("organism:") in set(ORGANISMS) - {"pylm"}:
+        from prosect.assay.openings.attributed import attributed
+
+        return attributed(spec, run)
     if spec.target in PRESETS and spec.target != "pylm":
         if spec.device not in ("auto", "cpu"):
             raise Unsupported(f"device {spec.device!r} for {spec.target}", "auto or cpu: it is small")

@@ -16,7 +16,9 @@ from pydantic import ConfigDict, Field, ValidationError
 from prosect.core.errors import BadInput, UnknownName
 from prosect.core.records import Record
 
-Study = Literal["latents", "heads", "residues", "features", "replacement", "patching", "lens", "steering"]
+Study = Literal[
+    "latents", "heads", "residues", "features", "replacement", "patching", "lens", "steering", "attribution"
+]
 
 
 class Data(Record):
@@ -106,6 +108,31 @@ class Steer(Record):
     margin: float = Field(0.05, ge=0, description="nats by which a dose must beat random directions")
 
 
+class Attribute(Record):
+    """What `prosect attribute` does."""
+
+    methods: tuple[str, ...] = Field(
+        ("saliency", "input-x-gradient", "integrated-gradients"),
+        min_length=1,
+        description="methods whose maps are claimed to order features as patching does",
+    )
+    tokens: int = Field(16, ge=3, description="most tokens of a window that are attributed: the first ones")
+    rows: int = Field(16, ge=2, description="explored rows that maps and their sanity checks are made on")
+    donors: int = Field(
+        0,
+        ge=0,
+        description="explored rows that features are replaced from; 0: 4 windows of text, 32 rows of numbers",
+    )
+    networks: int = Field(
+        1, ge=1, description="networks with random weights whose maps each method must beat"
+    )
+    steps: int = Field(8, ge=1, description="gradients on each path of integrated gradients")
+    output: int = Field(0, ge=0, description="which output is asked about, where inputs are numbers")
+    margin: float = Field(
+        0.05, ge=0, description="rank correlation by which a map must beat its controls and baselines"
+    )
+
+
 class Validate(Record):
     """What a claim must do to be supported."""
 
@@ -152,7 +179,8 @@ class Spec(Record):
     )
     studies: tuple[Study, ...] = Field(
         (),
-        description="what to examine: latents, heads, residues, features, replacement, patching, lens, steering",
+        description="what to examine: latents, heads, residues, features, replacement, patching, lens, steering, "
+        "attribution",
     )
     scripted: bool = Field(False, description="add a wrong claim on purpose, to show it fail and be refined")
     trust_remote_code: bool = Field(False, description="let the model's own code run")
@@ -163,6 +191,7 @@ class Spec(Record):
     patch: Patch = Patch()
     lens: Lens = Lens()
     steer: Steer = Steer()
+    attribute: Attribute = Attribute()
     validate_: Validate = Field(Validate(), alias="validate")
 
     model_config = ConfigDict(populate_by_name=True)  # added to Record's: frozen, no unknown keys, no NaN

@@ -93,6 +93,10 @@ DESCRIPTIONS = Registry(
             "prosect.describe.patched:PatchEffect",
             "what giving one place another run's value does to the answer",
         ),
+        "map-agreement": (
+            "prosect.describe.attribution.agreement:MapAgreement",
+            "how well an attribution map orders features by what replacing them does",
+        ),
         "trigonometric": (
             "prosect.describe.trigonometric:Trigonometric",
             "a product of cosines of two residues",
