@@ -72,3 +72,5 @@ def test_a_token_must_be_one(capsys, tmp_path):
         capsys, "steer", "pylm", "--token", " self", "--site", "resid_post.9", *SMALL, "--out", tmp_path / "b"
     )
     assert code == 2 and "resid_post.9" in said
+    code, _, said = call(capsys, "lens", "organism:induction", "--quiet", "--out", tmp_path / "c")
+    assert code == 2 and "a language model with its tokenizer" in said

@@ -15,6 +15,7 @@ from prosect.core.errors import BadInput, NewerSchema
 from prosect.core.records import Executable
 from prosect.core.registries import DESCRIPTIONS
 from prosect.data.batch import Batch, Row
+from prosect.describe.attribution.agreement import MapAgreement
 from prosect.describe.effects import OutputSets
 from prosect.describe.explainer import RuleExplainer
 from prosect.describe.head_outputs import HeadOutput
@@ -115,6 +116,8 @@ def every_kind(shelf):
     pair = Translator(0.01 * torch.randn(width, width, generator=draw), torch.randn(width, generator=draw))
     yield PatchEffect("z.1.h2", 8, "noising", 1.5).executable(), "model", "measure"
     yield LensNearness("resid_post.0", "tuned", pair).executable(shelf), "model", "measure"
+    donors = torch.arange(1, 13).reshape(2, 6)
+    yield MapAgreement("saliency", donors).executable(shelf), "model", "measure"
     steered = SteerEffect("resid_post.0", torch.randn(width, generator=draw), 0.5, 3)
     yield steered.executable(shelf), "model", "measure"
     string = StringActivation("z.1.h2", 0, "inserted", 0.5, random=RandomString(3, 8, (0,)))

@@ -95,6 +95,7 @@ def question(spec: Spec, opened: Opened) -> str:
         "features": "which of its latents stand for one input",
         "patching": "which places carry what an answer depends on",
         "lens": "where its prediction can already be read",
+        "attribution": "which inputs an answer depends on, and which maps of that can be believed",
         "steering": "what a direction does as more of it is added",
         "synthesis": "which strings of tokens activate its units, beyond what text does",
         "replacement": "whether it still works with its parts replaced by their descriptions",

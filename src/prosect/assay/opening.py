@@ -11,8 +11,11 @@ from collections.abc import Callable
 from prosect.assay.opened import Opened
 from prosect.assay.spec import Spec
 from prosect.core.errors import Unsupported
-from prosect.core.registries import DECOMPOSITIONS, PRESETS
+from prosect.core.registries import DECOMPOSITIONS, ORGANISMS, PRESETS
 from prosect.store.run import RunFolder
+
+TEXT_ALONE = frozenset({"lens", "steering"})
+"""Studies that read text, which organisms but `pylm` have none of."""
 
 
 def open_target(spec: Spec, run: RunFolder) -> Opened:
@@ -26,6 +29,14 @@ def open_target(spec: Spec, run: RunFolder) -> Opened:
         from prosect.assay.openings.contrasts import contrasted
 
         return contrasted(spec, run)
+    if "attribution" in spec.studies and spec.target.removeprefix("organism:") in set(ORGANISMS) - {"pylm"}:
+        from prosect.assay.openings.attributed import attributed
+
+        return attributed(spec, run)
+    name = spec.target.removeprefix("organism:")
+    if name in ORGANISMS and name != "pylm" and TEXT_ALONE.intersection(spec.studies):
+        asked = ", ".join(sorted(TEXT_ALONE.intersection(spec.studies)))
+        raise Unsupported(f"{asked} of organism:{name}", "a language model with its tokenizer", "pylm")
     if spec.target in PRESETS and spec.target != "pylm":
         if spec.device not in ("auto", "cpu"):
             raise Unsupported(f"device {spec.device!r} for {spec.target}", "auto or cpu: it is small")

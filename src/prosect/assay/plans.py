@@ -385,6 +385,42 @@ def _strings(
     return tuple(r for r in rivals if r.descriptions)
 
 
+def attributes(
+    spec: Spec,
+    fold: str,
+    unit: str,
+    *,
+    random_weights: Sequence[Executable],
+    random_order: Executable,
+    baselines: Sequence[tuple[str, Executable]],
+) -> TestPlan:
+    """How well a map orders features by what replacing them does.
+
+    Args:
+        spec: the run's.
+        fold: to be opened.
+        unit: ``input`` or ``cluster``.
+        random_weights: the same method on networks with random weights, held against the effects in this one.
+        random_order: features in an order by chance.
+        baselines: (name, order) that look at no network; the map must beat each.
+    """
+    margin = spec.attribute.margin
+    return _plan(
+        spec,
+        fold,
+        unit,
+        name="attributes",
+        kind=measured.KIND,
+        level=1,
+        metric="rank correlation of the map with the effects of replacing each feature (Spearman)",
+        rivals=(
+            Rival(name="random-weights", role="control", margin=margin, descriptions=tuple(random_weights)),
+            Rival(name="random-order", role="control", margin=margin, descriptions=(random_order,)),
+            *(Rival(name=n, role="baseline", margin=margin, descriptions=(e,)) for n, e in baselines),
+        ),
+    )
+
+
 def replaces(spec: Spec, fold: str, unit: str, *, fit: Executable) -> TestPlan:
     """Level 3: parts replaced by code.
 

@@ -17,7 +17,16 @@ from prosect.core.errors import BadInput, UnknownName
 from prosect.core.records import Record
 
 Study = Literal[
-    "latents", "heads", "residues", "features", "replacement", "patching", "lens", "steering", "synthesis"
+    "latents",
+    "heads",
+    "residues",
+    "features",
+    "replacement",
+    "patching",
+    "lens",
+    "steering",
+    "attribution",
+    "synthesis",
 ]
 
 
@@ -126,6 +135,31 @@ class Synthesise(Record):
     )
 
 
+class Attribute(Record):
+    """What `prosect attribute` does."""
+
+    methods: tuple[str, ...] = Field(
+        ("saliency", "input-x-gradient", "integrated-gradients"),
+        min_length=1,
+        description="methods whose maps are claimed to order features as patching does",
+    )
+    tokens: int = Field(16, ge=3, description="most tokens of a window that are attributed: the first ones")
+    rows: int = Field(16, ge=2, description="explored rows that maps and their sanity checks are made on")
+    donors: int = Field(
+        0,
+        ge=0,
+        description="explored rows that features are replaced from; 0: 4 windows of text, 32 rows of numbers",
+    )
+    networks: int = Field(
+        1, ge=1, description="networks with random weights whose maps each method must beat"
+    )
+    steps: int = Field(8, ge=1, description="gradients on each path of integrated gradients")
+    output: int = Field(0, ge=0, description="which output is asked about, where inputs are numbers")
+    margin: float = Field(
+        0.05, ge=0, description="rank correlation by which a map must beat its controls and baselines"
+    )
+
+
 class Validate(Record):
     """What a claim must do to be supported."""
 
@@ -173,7 +207,7 @@ class Spec(Record):
     studies: tuple[Study, ...] = Field(
         (),
         description="what to examine: latents, heads, residues, features, replacement, patching, lens, "
-        "steering, synthesis",
+        "steering, attribution, synthesis",
     )
     scripted: bool = Field(False, description="add a wrong claim on purpose, to show it fail and be refined")
     trust_remote_code: bool = Field(False, description="let the model's own code run")
@@ -184,6 +218,7 @@ class Spec(Record):
     patch: Patch = Patch()
     lens: Lens = Lens()
     steer: Steer = Steer()
+    attribute: Attribute = Attribute()
     synthesise: Synthesise = Synthesise()
     validate_: Validate = Field(Validate(), alias="validate")
 

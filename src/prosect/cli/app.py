@@ -271,6 +271,52 @@ def synthesise(
 
 
 @app.command()
+def attribute(
+    target: Target,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="saliency, integrated-gradients, occlusion ...; may be given again"),
+    ] = None,
+    text: Text = None,
+    tokens: Annotated[int | None, typer.Option(help="most tokens of a window that are attributed")] = None,
+    out: Out = None,
+    seed: Seed = None,
+    device: Device = None,
+    limit: Limit = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Map which inputs an answer of TARGET depends on, and test whether replacing them says the same."""
+    from prosect.cli.run import command
+
+    command(
+        target,
+        {
+            "studies": ["attribution"],
+            "validate.rounds": 1,
+            "data.folds": 1,
+            "data.text": None if text is None else str(text),
+            "data.documents": 360,
+            "data.context": 32,
+            "data.sealed": 0.3,
+            "data.explore_windows": 1,
+            "data.validate_windows": 1,
+            "attribute.methods": method or None,
+            "attribute.tokens": tokens,
+            "seed": seed,
+            "device": device,
+            "limit": limit,
+        },
+        out=out,
+        dry_run=dry_run,
+        as_json=as_json,
+        quiet=quiet,
+        verb="attribute-",
+    )
+
+
+@app.command()
 def spec(
     target: Target,
     text: Text = None,

@@ -97,6 +97,10 @@ DESCRIPTIONS = Registry(
             "prosect.describe.synthesis.strings:StringActivation",
             "what a string of tokens does to a unit",
         ),
+        "map-agreement": (
+            "prosect.describe.attribution.agreement:MapAgreement",
+            "how well an attribution map orders features by what replacing them does",
+        ),
         "trigonometric": (
             "prosect.describe.trigonometric:Trigonometric",
             "a product of cosines of two residues",

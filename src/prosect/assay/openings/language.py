@@ -9,6 +9,7 @@ import numpy as np
 
 from prosect.assay.opened import Opened, facts, opened_model, subject_of, use_of
 from prosect.assay.spec import Spec
+from prosect.assay.studies.attribution import AttributionStudy
 from prosect.assay.studies.heads import Heads
 from prosect.assay.studies.latents import Latents
 from prosect.assay.studies.lens import LensStudy
@@ -28,7 +29,7 @@ def language(spec: Spec, run: RunFolder) -> Opened:
     """A causal language model from the hub, a folder, or `pylm`, on text."""
     from prosect.organisms import pylm
 
-    known = ("latents", "heads", "lens", "steering", "synthesis")
+    known = ("latents", "heads", "lens", "steering", "attribution", "synthesis")
     if not set(known).intersection(spec.studies):
         raise BadInput(f"studies {list(spec.studies)} of a language model", f"some of {', '.join(known)}")
     model = opened_model(spec)
@@ -113,6 +114,8 @@ def language(spec: Spec, run: RunFolder) -> Opened:
         studies.append(Steering(spec, run, subject))
     if "synthesis" in spec.studies:
         studies.append(Synthesis(spec, run, subject))
+    if "attribution" in spec.studies:
+        studies.append(AttributionStudy(spec, run, subject))
     opened.studies = studies
     return opened
 
