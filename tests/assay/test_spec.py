@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import prosect
-from prosect.assay.presets import SPECS, flattened, known, name_of, organisms, resolve
+from prosect.assay.presets import SPECS, VERBS, flattened, folder_of, known, name_of, organisms, resolve
 from prosect.assay.spec import Spec, dump, keys, make_spec, read_spec, to_toml
 from prosect.core.errors import BadInput, UnknownName
 from prosect.core.registries import DECOMPOSITIONS, ORGANISMS, PRESETS
@@ -179,3 +179,23 @@ def test_the_function_refuses_what_the_command_refuses(tmp_path):
         prosect.assay("induction", out=tmp_path / "run", describe={"head": "all"})
     assert not (tmp_path / "run").exists()
     assert isinstance(resolve("induction"), Spec)
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_a_command_goes_round_once_and_a_file_wins_over_its_settings(verb, tmp_path):
+    plain = resolve("pylm", {"steer.token": " self"}, verb)
+    assert plain.target == "pylm" and list(plain.studies) == VERBS[verb]["studies"]
+    assert plain.validate_.rounds == plain.data.folds == 1
+    (tmp_path / "mine.toml").write_text(
+        'target = "pylm"\nstudies = ["heads"]\n[data]\ncontext = 77\ndocuments = 501\n[validate]\nrounds = 2\n'
+    )
+    mine = resolve(str(tmp_path / "mine.toml"), {}, verb)
+    assert mine.studies == plain.studies
+    assert (mine.data.context, mine.data.documents, mine.validate_.rounds) == (77, 501, 2)
+    assert mine.describe.tokens == plain.describe.tokens  # what the file does not say is the command's
+    assert folder_of(plain, "pylm", verb) == f"{verb}-pylm"
+
+
+def test_a_command_that_does_not_exist_is_named():
+    with pytest.raises(UnknownName, match="patch"):
+        resolve("pylm", {}, "pach")

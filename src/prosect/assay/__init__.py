@@ -13,6 +13,7 @@ def assay(
     *,
     out: str | Path | None = None,
     quiet: bool = True,
+    verb: str = "",
     **changes: Any,
 ) -> Any:
     """Run the whole loop on a target and write a report.
@@ -21,6 +22,8 @@ def assay(
         target: a preset, a spec file, ``organism:NAME``, a local Hugging Face folder or a hub id.
         out: the run folder; by default ``runs/NAME`` below the current folder.
         quiet: show no progress.
+        verb: ask one question instead, as the command of that name does: ``patch``, ``attribute``, ``lens``,
+            ``steer`` or ``synthesise``.
         **changes: of the spec; tables as dictionaries: ``data={"text": "my-texts"}``.
 
     Returns:
@@ -35,11 +38,17 @@ def assay(
     """
     from prosect.assay.loop import conduct
     from prosect.assay.opening import open_target
-    from prosect.assay.presets import flattened, name_of, resolve
+    from prosect.assay.presets import flattened, folder_of, resolve
 
-    spec = resolve(target, flattened(changes))
-    folder = Path(out) if out is not None else Path("runs") / name_of(spec, target)
-    return conduct(spec, folder, open_target, command=f"prosect.assay({target!r})", quiet=quiet)
+    spec = resolve(target, flattened(changes), verb)
+    folder = Path(out) if out is not None else Path("runs") / folder_of(spec, target, verb)
+    return conduct(
+        spec,
+        folder,
+        open_target,
+        command=f"prosect.assay({target!r}{f', verb={verb!r}' if verb else ''})",
+        quiet=quiet,
+    )
 
 
 class _Callable(types.ModuleType):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prosect.assay.spec import Spec, dump, keys, make_spec, read_spec
+from prosect.assay.spec import Spec, keys, make_spec, read_spec
 from prosect.core.errors import UnknownName
 from prosect.core.registries import ORGANISMS, PRESETS
 
@@ -49,23 +49,52 @@ SPECS: dict[str, dict[str, Any]] = {
 }
 """What each preset changes of the defaults."""
 
+VERBS: dict[str, dict[str, Any]] = {
+    "patch": {"studies": ["patching"]},
+    "lens": {"studies": ["lens"], "describe": {"tokens": 24_000}},
+    "steer": {"studies": ["steering"], "data": {"validate_windows": 1}},
+    "synthesise": {
+        "studies": ["synthesis"],
+        "data": {"context": 64, "validate_windows": 1},
+        "describe": {"tokens": 24_000},
+    },
+    "attribute": {
+        "studies": ["attribution"],
+        "data": {
+            "documents": 360,
+            "context": 32,
+            "sealed": 0.3,
+            "explore_windows": 1,
+            "validate_windows": 1,
+        },
+    },
+}
+"""What a command with a question of its own changes of the defaults, beside going round once; a spec file wins."""
 
-def resolve(target: str, changes: Mapping[str, Any] | None = None) -> Spec:
+
+def resolve(target: str, changes: Mapping[str, Any] | None = None, verb: str = "") -> Spec:
     """The whole spec of a target: a preset's, a file's, or the one for any language model.
 
     Args:
         target: a preset, a path ending in ``.toml``, or anything `prosect.load` takes.
         changes: dotted keys to values, laid over it; None values are left out.
+        verb: a command of `VERBS`, whose settings take the place of a preset's.
 
     Raises:
         BadInput: the file or a value does not fit.
-        UnknownName: a key that does not exist.
+        UnknownName: a key or a command that does not exist.
     """
+    if verb and verb not in VERBS:
+        raise UnknownName("command", verb, VERBS)
+    name = target.removeprefix("organism:")
+    base = SPECS.get(name, {"target": target, "studies": ["latents", "heads"]})
+    if verb:
+        once = {"validate": {"rounds": 1}, "data": {"folds": 1}}
+        base = laid_over({"target": base["target"], **once}, VERBS[verb])
     if target.endswith(".toml"):
-        content = dump(read_spec(Path(target)))
+        said = read_spec(Path(target)).model_dump(mode="json", by_alias=True, exclude_unset=True)
+        content = laid_over(base, {**said, "studies": VERBS[verb]["studies"]}) if verb else said
     else:
-        name = target.removeprefix("organism:")
-        base = SPECS.get(name, {"target": target, "studies": ["latents", "heads"]})
         content = {**base}
     for key, value in (changes or {}).items():
         if value is None:
@@ -82,6 +111,15 @@ def resolve(target: str, changes: Mapping[str, Any] | None = None) -> Spec:
     return make_spec(content)
 
 
+def laid_over(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested tables, the second's values where both have one."""
+    out = dict(under)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
+        out[key] = laid_over(out[key], value) if both else value
+    return out
+
+
 def name_of(spec: Spec, target: str) -> str:
     """A run's default folder name: the target, and what makes it differ from the plain one."""
     stem = Path(target).stem if target.endswith(".toml") else target.removeprefix("organism:").rstrip("/")
@@ -96,6 +134,11 @@ def name_of(spec: Spec, target: str) -> str:
     if spec.data.text:
         parts.append(Path(spec.data.text).resolve().stem or "text")
     return "-".join(parts)
+
+
+def folder_of(spec: Spec, target: str, verb: str = "") -> str:
+    """The same, after the command that asked."""
+    return f"{verb}-{name_of(spec, target)}" if verb else name_of(spec, target)
 
 
 def known() -> list[dict[str, str]]:

@@ -122,9 +122,6 @@ def patch(
     command(
         target,
         {
-            "studies": ["patching"],
-            "validate.rounds": 1,
-            "data.folds": 1,
             "patch.pairs": None if pairs is None else str(pairs),
             "patch.sites": site or (["z"] if heads else None),
             "patch.each": "head" if heads else None,
@@ -137,7 +134,7 @@ def patch(
         dry_run=dry_run,
         as_json=as_json,
         quiet=quiet,
-        verb="patch-",
+        verb="patch",
     )
 
 
@@ -160,12 +157,8 @@ def lens(
     command(
         target,
         {
-            "studies": ["lens"],
-            "validate.rounds": 1,
-            "data.folds": 1,
             "data.text": None if text is None else str(text),
             "lens.steps": steps,
-            "describe.tokens": 24_000,
             "seed": seed,
             "device": device,
             "limit": limit,
@@ -174,7 +167,7 @@ def lens(
         dry_run=dry_run,
         as_json=as_json,
         quiet=quiet,
-        verb="lens-",
+        verb="lens",
     )
 
 
@@ -201,12 +194,8 @@ def steer(
     command(
         target,
         {
-            "studies": ["steering"],
-            "validate.rounds": 1,
-            "data.folds": 1,
             "data.text": None if text is None else str(text),
             "steer.token": token,
-            "data.validate_windows": 1,
             "steer.site": site,
             "steer.strengths": strength or None,
             "seed": seed,
@@ -217,7 +206,7 @@ def steer(
         dry_run=dry_run,
         as_json=as_json,
         quiet=quiet,
-        verb="steer-",
+        verb="steer",
     )
 
 
@@ -247,13 +236,7 @@ def synthesise(
     command(
         target,
         {
-            "studies": ["synthesis"],
-            "validate.rounds": 1,
-            "data.folds": 1,
             "data.text": None if text is None else str(text),
-            "data.context": 64,
-            "data.validate_windows": 1,
-            "describe.tokens": 24_000,
             "synthesise.site": site,
             "synthesise.indices": index or None,
             "synthesise.length": length,
@@ -266,7 +249,7 @@ def synthesise(
         dry_run=dry_run,
         as_json=as_json,
         quiet=quiet,
-        verb="synthesise-",
+        verb="synthesise",
     )
 
 
@@ -293,15 +276,7 @@ def attribute(
     command(
         target,
         {
-            "studies": ["attribution"],
-            "validate.rounds": 1,
-            "data.folds": 1,
             "data.text": None if text is None else str(text),
-            "data.documents": 360,
-            "data.context": 32,
-            "data.sealed": 0.3,
-            "data.explore_windows": 1,
-            "data.validate_windows": 1,
             "attribute.methods": method or None,
             "attribute.tokens": tokens,
             "seed": seed,
@@ -312,7 +287,7 @@ def attribute(
         dry_run=dry_run,
         as_json=as_json,
         quiet=quiet,
-        verb="attribute-",
+        verb="attribute",
     )
 
 

@@ -12,7 +12,7 @@ import typer
 
 from prosect.assay.loop import conduct
 from prosect.assay.opening import open_target
-from prosect.assay.presets import name_of, resolve
+from prosect.assay.presets import folder_of, resolve
 
 
 def command(
@@ -25,9 +25,12 @@ def command(
     quiet: bool,
     verb: str = "",
 ) -> None:
-    """Resolve the spec, run the loop, print what was found and where; ``verb`` goes before the folder's name."""
-    spec = resolve(target, changes)
-    folder = out if out is not None else Path("runs") / f"{verb}{name_of(spec, target)}"
+    """Resolve the spec, run the loop, print what was found and where.
+
+    ``verb`` is a command with a question of its own; its name goes before the folder's.
+    """
+    spec = resolve(target, changes, verb)
+    folder = out if out is not None else Path("runs") / folder_of(spec, target, verb)
     if dry_run:
         from prosect.assay.forecast import forecast
         from prosect.cli.show import sheet
