@@ -56,6 +56,8 @@ def _input_key(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int | str | 
     """Where the hidden state is: ``hidden_states``, else the first floating tensor, else the first tensor."""
     if isinstance(kwargs.get("hidden_states"), Tensor):
         return "hidden_states"
+    if args and isinstance(args[0], Tensor) and args[0].is_floating_point():
+        return 0
     every: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
     tensors = [(key, value) for key, value in every if isinstance(value, Tensor)]
     floating = [key for key, value in tensors if value.is_floating_point()]

@@ -25,8 +25,12 @@ def settled(module: nn.Module, grad: bool = False) -> Iterator[None]:
     for m in training:
         m.training = False  # not .train(False): subclasses override it to do more
     try:
-        with torch.inference_mode(False), torch.set_grad_enabled(grad):
-            yield
+        if torch.is_inference_mode_enabled():
+            with torch.inference_mode(False), torch.set_grad_enabled(grad):
+                yield
+        else:  # the usual case; leaving a mode that is not on would have its cost
+            with torch.set_grad_enabled(grad):
+                yield
     finally:
         for m in training:
             m.training = True
@@ -37,12 +41,12 @@ def _training(module: nn.Module) -> list[nn.Module]:
 
     A plain walk: `nn.Module.modules` names every module on the way, which a pass of a small model would notice.
     """
-    found, pending = [], [module]
-    while pending:
-        m = pending.pop()
+    found, every = [], [module]
+    for m in every:  # which grows on the way
         if m.training:
             found.append(m)
-        pending.extend(child for child in m._modules.values() if child is not None)
+        if m._modules:
+            every += [child for child in m._modules.values() if child is not None]
     return found
 
 

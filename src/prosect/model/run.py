@@ -44,13 +44,16 @@ class Runner:
     ) -> Trace:
         """One pass over ``batch``, already on the module's device. See `Model.run`."""
         bound = self.bind(edits, batch)
-        passed = self.go(batch, [(Block.of(batch), bound)], capture, grad, stop_early)
+        blocks = [(Block.of(batch), bound)] if bound else []
+        passed = self.go(batch, blocks, capture, grad, stop_early)
         if finite:
             self.check_finite(passed, batch)
         return Trace(batch, passed.values, grad, passed.output, self.sites)
 
     def bind(self, edits: Sequence[Edit], batch: Batch) -> list[Bound]:
         """Find the sites of edits and check them against ``batch``; nothing has run if this raises."""
+        if not edits:
+            return []
         lengths = None if batch.mask is None else batch.lengths
         out = []
         for edit in edits:
@@ -73,7 +76,7 @@ class Runner:
 
         Args:
             batch: every row of the pass.
-            blocks: which rows get which edits.
+            blocks: which rows get which edits; none for a pass that edits nothing.
             capture: names of sites.
             grad: keep the graph.
             stop_early: leave once everything captured has been read.
@@ -89,7 +92,7 @@ class Runner:
         positions = None if batch.mask is None else int(batch.mask.shape[1])
         arguments = self.forward.arguments(batch)
         while True:
-            taps = Taps([b for b, _ in blocks], positions, grad, self._overwritten, stop_early)
+            taps = Taps([b for b, _ in blocks], len(batch), positions, grad, self._overwritten, stop_early)
             for site in wanted:
                 taps.read(site if site.head is None else site.whole, self.sites.entry(site))
             for block, edits in blocks:
@@ -110,8 +113,9 @@ class Runner:
             NotFinite: the first site that holds one is named, with its rows.
         """
         every = (*passed.values.values(), *(() if passed.output is None else (passed.output,)))
-        sums = [t.detach().sum() for t in every if t.is_floating_point()]
-        if all(math.isfinite(float(total)) for total in sums):
+        with torch.no_grad():
+            finite = all(math.isfinite(t.sum().item()) for t in every if t.is_floating_point())
+        if finite:
             return  # a sum is finite only if every term is
         for name, value in passed.values.items():
             layout = self.sites.entry(self.sites.site(name)).info.layout

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 from prosect.core.errors import BadInput
@@ -131,17 +132,22 @@ class Site:
     call: int | None = None
     conditional: bool = False
 
-    @property
+    @cached_property
     def base(self) -> str:
         """The name without head, call and ``?``: what a map of sites is keyed by."""
         if self.kind == MODULE.name:
             return f"{self.path}:in" if self.side == "in" else self.path
         return self.kind if self.layer is None else f"{self.kind}.{self.layer}"
 
-    def __str__(self) -> str:
+    @cached_property
+    def name(self) -> str:
+        """As it is written."""
         head = "" if self.head is None else f".h{self.head}"
         call = "" if self.call is None else f"@{self.call}"
         return f"{self.base}{head}{call}{'?' if self.conditional else ''}"
+
+    def __str__(self) -> str:
+        return self.name
 
     @property
     def whole(self) -> Site:

@@ -61,7 +61,8 @@ class Taps:
     """The taps of one pass.
 
     Args:
-        blocks: the rows of the pass, cut by which edits they get.
+        blocks: the rows of the pass, cut by which edits they get; none where there are no edits.
+        rows: how many rows the pass has.
         positions: length of the axis of positions; None for inputs without positions.
         grad: whether what is read stays in the graph.
         clone: sites to copy when they are read, because the model overwrites them.
@@ -71,27 +72,35 @@ class Taps:
     def __init__(
         self,
         blocks: Sequence[Block],
+        rows: int,
         positions: int | None,
         grad: bool = False,
         clone: frozenset[str] = frozenset(),
         stop: bool = False,
     ) -> None:
-        self.blocks, self.positions, self.grad, self.clone, self.stop = blocks, positions, grad, clone, stop
-        self.rows = sum(len(block.base) for block in blocks)
+        self.blocks, self.rows, self.positions = blocks, rows, positions
+        self.grad, self.clone, self.stop = grad, clone, stop
         self.taps: dict[Place, Tap] = {}
         self.got: dict[str, Got] = {}
+        self._wanted: set[str] = set()
         self._root: nn.Module | None = None
 
     def read(self, site: Site, entry: Entry) -> None:
         """Read a site, all heads of it."""
-        tap = self.taps.setdefault(entry.place, Tap(entry.place))
-        if all(str(w.site) != str(site) for w in tap.wanted):
-            tap.wanted.append(Wanted(site, entry))
+        name = site.name
+        if name not in self._wanted:
+            self._wanted.add(name)
+            self._at(entry.place).wanted.append(Wanted(site, entry))
 
     def edit(self, block: Block, bound: Bound) -> None:
         """Make an edit on the rows of ``block``."""
-        place = bound.entry.place
-        self.taps.setdefault(place, Tap(place)).edits.append((block, bound))
+        self._at(bound.entry.place).edits.append((block, bound))
+
+    def _at(self, place: Place) -> Tap:
+        tap = self.taps.get(place)
+        if tap is None:
+            tap = self.taps[place] = Tap(place)
+        return tap
 
     @contextmanager
     def installed(self, module: nn.Module, route: bool = False) -> Iterator[None]:
@@ -103,11 +112,12 @@ class Taps:
         self._root = module
         if self.grad:
             _check_differentiable(module)
+        if not self.taps and not route:
+            yield
+            return
         with ExitStack() as stack:
-            for place in sorted(
-                self.taps, key=lambda p: not p.through
-            ):  # what is written through comes first
-                tap = self.taps[place]
+            # what is written through comes first
+            for place, tap in sorted(self.taps.items(), key=lambda item: not item[0].through):
                 if place.side == "in":
                     hook = _entering(self, tap)
                     handle = place.module.register_forward_pre_hook(hook, with_kwargs=True)
@@ -139,7 +149,7 @@ class Taps:
     def meet(self, tap: Tap, raw: Tensor, allowed: Tensor | None = None) -> Tensor:
         """The tensor to use in place of ``raw``; reads are taken on the way."""
         call, tap.fired = tap.fired, tap.fired + 1
-        x = self._edited(tap, call, raw)
+        x = self._edited(tap, call, raw) if tap.edits else raw
         if x is not raw and allowed is not None:
             x = torch.where(allowed, x, raw)
         if tap.place.through and x is not raw:
@@ -147,7 +157,7 @@ class Taps:
         for wanted in tap.wanted:
             if wanted.site.call in (None, call):
                 x = self._read(wanted, x, tap.place.through)
-        if self.stop and all(str(w.site) in self.got for t in self.taps.values() for w in t.wanted):
+        if self.stop and self._wanted <= self.got.keys():
             raise Stop
         return x
 
@@ -172,7 +182,7 @@ class Taps:
 
     def _read(self, wanted: Wanted, x: Tensor, through: bool) -> Tensor:
         """Keep a reference; with gradients, what the model goes on with is made from what is kept."""
-        name = str(wanted.site)
+        name = wanted.site.name
         seen, _ = self.seen(x, wanted.site, wanted.entry)
         if wanted.entry.factor != 1.0:
             kept = seen * wanted.entry.factor
