@@ -1,5 +1,7 @@
 """Dictionaries of every shape: against written-out sums, and against planted features."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -10,7 +12,7 @@ from prosect.decompose.dictionary import Dictionary, Weights
 from prosect.decompose.linear import Ica, Pca, RandomDirections
 from prosect.decompose.quality import measure, recovery
 from prosect.decompose.recipe import Recipe
-from prosect.decompose.sparsity import TopK
+from prosect.decompose.sparsity import Threshold, TopK
 from prosect.decompose.streams import ArrayStream
 
 
@@ -59,8 +61,29 @@ def test_encoding_and_decoding_are_the_formulas():
     assert "unit" not in made.supports  # these rows were never normalised
 
 
-def test_encoding_in_chunks_is_encoding_at_once(monkeypatch):
-    made = Dictionary("x", 6, TopK(2)).with_weights(weights(), {"x": 3})
+def test_thresholds_decide_where_a_dictionary_has_them():
+    w = replace(weights(), threshold=torch.tensor([0.5, 0.0, -1.0, 1.0, 0.2, 3.0]))
+    made = Dictionary("x", 6, Threshold()).with_weights(w, {"x": 3})
+    x = torch.randn(50, 3, generator=generator("x"))
+    pre = (x - w.centre) @ w.encoder.T + w.bias
+    expected = torch.relu(pre) * (pre > w.threshold)
+    codes = made.encode({"x": x})
+    assert torch.allclose(codes.dense(), expected, atol=1e-5)
+    assert codes.active.float().std() > 0  # how many fire is not fixed
+    again = Dictionary.from_state(*made.state())
+    assert torch.equal(again.encode({"x": x}).dense(), codes.dense())
+
+
+def test_without_thresholds_it_is_a_relu():
+    made = Dictionary("x", 6, Threshold()).with_weights(weights(), {"x": 3})
+    x = torch.randn(50, 3, generator=generator("x"))
+    expected = torch.relu((x - made.centre_) @ made.encoder_.T + made.bias_)
+    assert torch.allclose(made.encode({"x": x}).dense(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("sparsity", [TopK(2), Threshold()])
+def test_encoding_in_chunks_is_encoding_at_once(monkeypatch, sparsity):
+    made = Dictionary("x", 6, sparsity).with_weights(weights(), {"x": 3})
     x = {"x": torch.randn(50, 3, generator=generator("x"))}
     at_once = made.encode(x).dense()
     monkeypatch.setattr(module, "CHUNK", 40)

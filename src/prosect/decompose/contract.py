@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol, TypeVar, runtime_checkable
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -53,6 +54,15 @@ class Codes:
         k = int(present.sum(dim=1).max()) if len(dense) else 0
         indices = present.to(torch.uint8).topk(k, dim=1).indices
         return cls(indices, dense.gather(1, indices), width)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Codes]) -> Codes:
+        """The rows of several, one after another; all have one width, and rows with fewer entries are filled up."""
+        k = max(part.values.shape[1] for part in parts)
+        missing = [k - part.values.shape[1] for part in parts]
+        indices = [F.pad(part.indices, (0, m)) for part, m in zip(parts, missing, strict=True)]
+        values = [F.pad(part.values, (0, m)) for part, m in zip(parts, missing, strict=True)]
+        return cls(torch.cat(indices), torch.cat(values), parts[0].width)
 
     @property
     def active(self) -> Int[Tensor, " n"]:

@@ -1,6 +1,6 @@
 """Sparse dictionaries: one class for every kind of them, in the form used after training.
 
-    z = sparsity(E (x - centre) + bias)        y ≈ D z + offset (+ S (x - centre))
+    z = sparsity(E (x - centre) + bias, threshold)        y ≈ D z + offset (+ S (x - centre))
 
 x is what it reads, all sites side by side, and y what it writes. A sparse autoencoder reads and writes one
 site, a transcoder reads one and writes another, a crosscoder reads and writes several, and a cross-layer
@@ -12,7 +12,7 @@ the units of what is written.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -44,6 +44,7 @@ class Weights:
         decoder: a row for each latent.
         offset: what is written where no latent fires.
         skip: the linear path around the latents, or None.
+        threshold: what each latent's pre-activation must exceed, or None where nothing must.
     """
 
     encoder: Float[Tensor, "latents reads"]
@@ -52,6 +53,7 @@ class Weights:
     decoder: Float[Tensor, "latents writes"]
     offset: Float[Tensor, " writes"]
     skip: Float[Tensor, "reads writes"] | None = None
+    threshold: Float[Tensor, " latents"] | None = None
 
 
 @dataclass(eq=False)
@@ -89,6 +91,7 @@ class Dictionary(Fittable):
     decoder_: Float[Tensor, "latents writes"] = field(init=False, repr=False)
     offset_: Float[Tensor, " writes"] = field(init=False, repr=False)
     skip_: Float[Tensor, "reads writes"] = field(init=False, repr=False)
+    threshold_: Float[Tensor, " latents"] = field(init=False, repr=False)
     unit_: bool = field(init=False, repr=False)
     history_: list[dict[str, Json]] = field(init=False, repr=False)
 
@@ -176,7 +179,10 @@ class Dictionary(Fittable):
             "decoder": (self.latents, writes),
             "offset": (writes,),
             "skip": (reads, writes) if self.skip else None,
+            "threshold": (self.latents,) if self.sparsity.thresholded else None,
         }
+        if weights.threshold is None and self.sparsity.thresholded:
+            weights = replace(weights, threshold=torch.zeros_like(weights.bias))
         for name, shape in expected.items():
             value = getattr(weights, name)
             found = None if value is None else tuple(value.shape)
@@ -187,6 +193,7 @@ class Dictionary(Fittable):
         self.encoder_, self.bias_, self.centre_ = weights.encoder, weights.bias, weights.centre
         self.decoder_, self.offset_ = weights.decoder, weights.offset
         self.skip_ = weights.offset.new_zeros((0, writes)) if weights.skip is None else weights.skip
+        self.threshold_ = weights.offset.new_zeros(0) if weights.threshold is None else weights.threshold
         norms = self.decoder_[:, : widths[self.writes[0]]].norm(dim=1)
         self.unit_ = bool((norms - 1).abs().max() < 1e-4)
         self.history_ = history or []
@@ -216,12 +223,12 @@ class Dictionary(Fittable):
 
     def _encode(self, x: Mapping[str, Tensor]) -> Codes:
         here = self._read(x) - self.centre_
-        indices, values = [], []
+        threshold = self.threshold_ if self.sparsity.thresholded else None
+        parts = []
         for rows in torch.split(here, max(1, CHUNK // self.latents)):
             pre = torch.addmm(self.bias_, rows, self.encoder_.T)
-            indices.append(self.sparsity.select(pre))
-            values.append(torch.relu(pre.gather(1, indices[-1])))
-        return Codes(torch.cat(indices), torch.cat(values), self.latents)
+            parts.append(self.sparsity.codes(pre, threshold))
+        return Codes.joined(parts)
 
     def _decode(self, codes: Codes) -> dict[str, Tensor]:
         values = codes.values.to(self.decoder_)

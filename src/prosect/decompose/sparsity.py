@@ -1,15 +1,22 @@
-"""Which latents of a dictionary may fire, given their pre-activations: the seam between its variants."""
+"""Which latents of a dictionary fire, given their pre-activations, in the form used after training.
+
+There are few such forms, because most of what training tells apart ends the same way: ReLU, JumpReLU, Gated,
+BatchTopK and Matryoshka dictionaries all fire where a pre-activation is above its latent's threshold
+(`Threshold`); those trained with a fixed number at each position keep the largest (`TopK`).
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from prosect.core.canonical import Json
 from prosect.core.errors import BadInput, UnknownName
+from prosect.decompose.contract import Codes
 
 
 @runtime_checkable
@@ -20,15 +27,17 @@ class Sparsity(Protocol):
 
     Attributes:
         name: in `SPARSITIES`, and in the names of dictionaries.
+        thresholded: whether a latent's own threshold decides.
     """
 
     name: ClassVar[str]
+    thresholded: ClassVar[bool]
 
     def check(self, latents: int) -> None:
         """Raises BadInput if it makes no sense for that many latents."""
 
-    def select(self, pre: Float[Tensor, "n latents"]) -> Int[Tensor, "n k"]:
-        """The latents that may fire at each position, each at most once."""
+    def codes(self, pre: Float[Tensor, "n latents"], threshold: Float[Tensor, " latents"] | None) -> Codes:
+        """The codes of pre-activations, with the latents' thresholds where it has any."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,7 @@ class TopK:
     """
 
     name: ClassVar[str] = "topk"
+    thresholded: ClassVar[bool] = False
 
     k: int
 
@@ -54,6 +64,32 @@ class TopK:
     def select(self, pre: Float[Tensor, "n latents"]) -> Int[Tensor, "n k"]:
         """The k largest of each row, in no particular order."""
         return largest(pre, self.k)
+
+    def codes(self, pre: Float[Tensor, "n latents"], threshold: Float[Tensor, " latents"] | None) -> Codes:
+        """The k largest of each row, where they are positive."""
+        indices = self.select(pre)
+        return Codes(indices, torch.relu(pre.gather(1, indices)), pre.shape[1])
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Every latent whose pre-activation is positive and above its own threshold.
+
+    z = pre · 1[pre > max(θ, 0)]. The form of ReLU dictionaries (θ = 0), JumpReLU (Rajamanoharan et al. 2024b,
+    "Jumping Ahead"), Gated (Rajamanoharan et al. 2024a; θ = b_mag - exp(r) b_gate once the magnitudes' scale
+    is folded into the encoder), and of BatchTopK (Bussmann et al. 2024) once its threshold is calibrated.
+    """
+
+    name: ClassVar[str] = "threshold"
+    thresholded: ClassVar[bool] = True
+
+    def check(self, latents: int) -> None:
+        """Any number of latents will do."""
+
+    def codes(self, pre: Float[Tensor, "n latents"], threshold: Float[Tensor, " latents"] | None) -> Codes:
+        """What lies above the thresholds; without any, above 0."""
+        lowest = 0.0 if threshold is None else threshold.clamp(min=0.0)
+        return Codes.of_sparse(torch.where(pre > lowest, pre, 0.0))
 
 
 GROUP = 8
@@ -76,7 +112,7 @@ def largest(pre: Float[Tensor, "n latents"], k: int) -> Int[Tensor, "n k"]:
     return best // k * groups + chosen.gather(1, best % k)
 
 
-SPARSITIES: dict[str, type[Sparsity]] = {"topk": TopK}
+SPARSITIES: dict[str, type[Sparsity]] = {"topk": TopK, "threshold": Threshold}
 
 
 def sparsity_of(stored: Json) -> Sparsity:

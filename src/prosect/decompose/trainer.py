@@ -114,7 +114,7 @@ class Trainer:
         x, y = self._standard(batch, self.reads, self.read), self._standard(batch, self.writes, self.write)
         with torch.no_grad():
             pre = torch.addmm(self.bias, x, self.encoder.T)
-            picks = Picks(self.dictionary.sparsity.select(pre), self.dictionary.latents)
+            picks = Picks(self.dictionary.sparsity.codes(pre, None).indices, self.dictionary.latents)
         codes = torch.relu(picked(picks, pre, self.encoder, self.bias, x))
         made = decode(picks, codes, self.decoder) + self.offset
         if self.dictionary.skip:
