@@ -58,4 +58,7 @@ def _usage_error() -> type:
 
 def run() -> None:
     """The console script."""
+    from prosect.core.allocation import keep_freed_memory
+
+    keep_freed_memory()
     sys.exit(main())
