@@ -1,10 +1,10 @@
-"""`prosect lens` and `prosect steer` from end to end, on the language model that comes with prosect."""
+"""`prosect lens`, `prosect flow` and `prosect steer` from end to end, on the language model that comes with prosect."""
 
 import json
 
 import pytest
 
-from prosect.core.pictures import Curve, LensTable
+from prosect.core.pictures import Curve, HeatMap, LensTable, TokenMap
 from tiny import call
 
 SMALL = ("--limit", "130", "--quiet")
@@ -14,7 +14,7 @@ device = "cpu"
 limit = 130
 studies = ["{study}"]
 [data]
-context = 32
+context = {context}
 folds = 1
 explore_windows = 1
 validate_windows = 1
@@ -24,6 +24,8 @@ tokens = 4000
 rounds = 1
 [lens]
 steps = 40
+[flow]
+rows = 8
 [steer]
 token = "("
 strengths = [-1.0, 1.0]
@@ -32,10 +34,12 @@ rows = 32
 """
 
 
-@pytest.fixture(scope="module", params=["lens", "steering"])
+@pytest.fixture(scope="module", params=["lens", "flow", "steering"])
 def run(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
-    (folder / "spec.toml").write_text(SPEC.format(study=request.param))
+    (folder / "spec.toml").write_text(
+        SPEC.format(study=request.param, context=12 if request.param == "flow" else 32)
+    )
     from prosect.cli import main
 
     assert main(["run", str(folder / "spec.toml"), "--out", str(folder / "run"), "--quiet"]) == 0
@@ -55,6 +59,19 @@ def test_it_ends_with_claims_pictures_and_a_report(run):
         assert own[-1] < turned[-1] and logit[-1] < turned[-1]  # a stream turned at random says less
         assert len(table.readings) == len(table.layers) == 4
         assert all(len(line) == len(table.tokens) for line in table.readings)
+    elif study == "flow":
+        assert metrics["claims"] == 32 and kinds == ["heat map"] + ["token map"] * 3
+        heads = HeatMap.model_validate(pictures[0])
+        assert heads.columns == ("pattern~flow", "pattern~patch", "flow~patch")
+        for values, low, high in zip(heads.values, heads.low, heads.high, strict=True):
+            assert all(
+                a <= v <= b for v, a, b in zip(values, low, high, strict=True) if None not in (v, a, b)
+            )
+        assert (
+            metrics["verdicts"].get("supported", 0) > 0
+        )  # some of a trained model's heads look where it matters
+        text = TokenMap.model_validate(pictures[1]).texts
+        assert len({t.tokens for t in text}) == 1 and all(max(t.values) in (0.0, 1.0) for t in text)
     else:
         assert metrics["claims"] == 2 and kinds == ["curve", "curve"]
         assert metrics["verdicts"].get("supported") == 2
@@ -72,5 +89,6 @@ def test_a_token_must_be_one(capsys, tmp_path):
         capsys, "steer", "pylm", "--token", " self", "--site", "resid_post.9", *SMALL, "--out", tmp_path / "b"
     )
     assert code == 2 and "resid_post.9" in said
-    code, _, said = call(capsys, "lens", "organism:induction", "--quiet", "--out", tmp_path / "c")
-    assert code == 2 and "a language model with its tokenizer" in said
+    for verb in ("lens", "flow"):
+        code, _, said = call(capsys, verb, "organism:induction", "--quiet", "--out", tmp_path / "c")
+        assert code == 2 and "a language model with its tokenizer" in said

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prosect.core.errors import ShapeMismatch, UnknownName
+from prosect.core.errors import BadInput, ShapeMismatch, UnknownName
 from prosect.data.batch import Batch, Row
 from prosect.data.source import Source, TableSource
 
@@ -79,3 +79,22 @@ def test_a_table_gives_the_same_rows_each_time_and_names_its_parts():
     assert units.tolist() == list(range(10))
     with pytest.raises(UnknownName, match="explore"):
         next(iter(source.batches("explor")))
+
+
+def test_joined_batches_are_padded_to_the_longest_and_can_be_taken_apart():
+    wide, narrow = padded([3, 5]), padded([2])
+    joined = Batch.joined([narrow, wide])
+    assert joined.mask.shape == (3, 5) and joined.lengths.tolist() == [2, 3, 5]
+    assert [r.unit for r in joined.rows] == [r.unit for r in (*narrow.rows, *wide.rows)]
+    assert torch.equal(joined.tensors["input_ids"][1:], wide.tensors["input_ids"])
+    assert torch.equal(joined.tensors["input_ids"][0, :2], narrow.tensors["input_ids"][0])
+    plain = Batch({"x": torch.ones(4, 2)}, None, tuple(Row(i) for i in range(4)))
+    assert len(Batch.joined([plain, plain])) == 8
+
+
+def test_what_does_not_belong_together_is_not_joined():
+    plain = Batch({"x": torch.ones(4, 2)}, None, tuple(Row(i) for i in range(4)))
+    with pytest.raises(BadInput, match="no batch"):
+        Batch.joined([])
+    with pytest.raises(ShapeMismatch, match="different tensors"):
+        Batch.joined([plain, padded([3])])

@@ -6,10 +6,13 @@ import torch
 
 from decoders import opened, text
 from prosect.core.errors import BadInput, TooLittleData, UnknownName, Unsupported
+from prosect.core.seeds import Seed
+from prosect.describe.flow.agreement import FlowAgreement
 from prosect.describe.flow.compare import compare
 from prosect.describe.flow.moved import destinations_of, look
 from prosect.model.model import Model
 from prosect.organisms.induction import Plan, build, source
+from prosect.store.shelf import Shelf
 
 
 @pytest.fixture(scope="module")
@@ -152,3 +155,65 @@ def test_bad_input():
     mlp = Model.of(torch.nn.Sequential(torch.nn.Linear(6, 3)), inputs=torch.randn(2, 6))
     with pytest.raises(Unsupported, match="positions"):
         compare(mlp, torch.randn(2, 6))
+
+
+def test_what_a_claim_measures_is_what_comparing_finds():
+    """Row by row, the same rank correlation that `compare` averages, at the same destinations."""
+    model, _ = build(0)
+    origin = source(0)
+    batch = next(origin.batches("explore", rows=6))
+    heads = [*heads_of(["induction"]), *heads_of(["induction-silent"]), "z.0.h1"]
+    wanted = [FlowAgreement(h, a) for h in heads for a in ("pattern", "flow")]
+    measured = FlowAgreement.measure(wanted, model, batch, origin)
+    at = destinations_of(batch, 1, Seed(0).child("flow agreement"))
+    found = compare(model, batch, heads, destinations=at.tolist(), seed=3)
+    for i, one in enumerate(wanted):
+        beside = found[one.head].agreement[f"{one.account}~patch"]
+        expected = 0.0 if beside.estimate is None else beside.estimate
+        assert measured[i].mean() == pytest.approx(expected, abs=1e-9)
+    assert measured[0].mean() > 0.3  # the induction head looks where it matters
+    assert np.all(measured[2] == 0)  # its double, which writes nothing, does not
+
+
+def test_nearness_and_another_heads_pattern_are_measured_against_the_same_effects():
+    model, _ = build(0)
+    origin = source(0)
+    batch = next(origin.batches("explore", rows=6))
+    (own,), (silent,) = heads_of(["induction"]), heads_of(["induction-silent"])
+    made = [
+        FlowAgreement(own, "pattern"),
+        FlowAgreement(own, "pattern", silent),
+        FlowAgreement(own, "nearness"),
+    ]
+    pattern, double, near = FlowAgreement.measure(made, model, batch, origin)
+    assert near.mean() < double.mean() <= pattern.mean()  # the double looks at nearly the same places
+
+
+def test_rows_too_short_for_the_destinations_have_no_number():
+    model, _ = build(0)
+    origin = source(0)
+    batch = next(origin.batches("explore", rows=2))
+    long = batch.tensors["input_ids"].shape[1]
+    found = FlowAgreement.measure(
+        [FlowAgreement("z.1.h0", "pattern", destinations=long)], model, batch, origin
+    )
+    assert np.isnan(found).all()
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"head": "resid_pre.0", "account": "pattern"},
+        {"head": "z.0", "account": "pattern"},
+        {"head": "z.0.h0", "account": "pattern", "told_by": "z.1.h0"},
+        {"head": "z.0.h0", "account": "pattern", "destinations": 0},
+    ],
+)
+def test_a_claim_about_what_is_no_head_is_refused(asked):
+    with pytest.raises(BadInput):
+        FlowAgreement(**asked)
+
+
+def test_a_claim_is_read_back_as_it_was_stored(tmp_path):
+    one = FlowAgreement("z.1.h2", "flow", "z.1.h0", 3)
+    assert FlowAgreement.of(one.executable(), Shelf(tmp_path)) == one

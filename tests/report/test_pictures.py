@@ -100,6 +100,18 @@ def test_every_claimed_cell_is_outlined_and_no_other(columns):
     assert "explored, no evidence" in page.words
 
 
+@pytest.mark.parametrize("columns", [3, 40])
+def test_intervals_stand_beside_their_numbers_and_never_in_the_control(columns):
+    values = tuple(tuple(float(c) for c in range(columns)) for _ in range(2))
+    low, high = ([tuple(v + d for v in row) for row in values] for d in (-0.5, 0.25))
+    low[0] = (None, *low[0][1:])
+    page = page_of(simple(values, control=values, low=tuple(low), high=tuple(high)))
+    own, control = bodies(page)
+    assert own[1][2].words == "2.00[1.50, 2.25]" if columns == 3 else "2.00 [1.50, 2.25]"
+    assert "[" not in own[0][0].words and not any("[" in c.words for row in control for c in row)
+    assert "95 % interval" in page.words
+
+
 def test_a_dense_map_says_where_a_cell_is_and_its_largest_in_words():
     values = np.zeros((3, 40))
     values[1, 17], values[2, 5] = -4.0, 3.0
@@ -304,6 +316,7 @@ BROKEN = {
     "ragged": HeatMap(title="t", about="", rows=("a", "b"), columns=("c", "d"), values=((1.0, 2.0), (1.0,))),
     "empty map": HeatMap(title="t", about="", rows=(), columns=("c",), values=()),
     "control": simple(((1.0, 2.0),), control=((1.0,),)),
+    "interval": simple(((1.0, 2.0),), low=((1.0, 2.0),), high=((1.0,),)),
     "no text": TokenMap(title="t", about="", texts=()),
     "values": TokenMap(title="t", about="", texts=(TokenValues(tokens=("a",), values=(1.0, 2.0)),)),
     "lens": LensTable(title="t", about="", tokens=("a",), layers=("l",), readings=()),

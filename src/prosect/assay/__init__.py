@@ -23,7 +23,7 @@ def assay(
         out: the run folder; by default ``runs/NAME`` below the current folder.
         quiet: show no progress.
         verb: ask one question instead, as the command of that name does: ``patch``, ``attribute``, ``lens``,
-            ``steer`` or ``synthesise``.
+            ``flow``, ``steer`` or ``synthesise``.
         **changes: of the spec; tables as dictionaries: ``data={"text": "my-texts"}``.
 
     Returns:

@@ -68,6 +68,7 @@ def write_findings(
 TITLES = {
     "patching": "Where {} finds its answer",
     "lens": "What the layers of {} already say",
+    "flow": "What the heads of {} get from where they look",
     "steering": "What a direction does to {}",
 }
 """Titles of runs with one study; any other run says what the network is made of."""
@@ -95,6 +96,7 @@ def question(spec: Spec, opened: Opened) -> str:
         "features": "which of its latents stand for one input",
         "patching": "which places carry what an answer depends on",
         "lens": "where its prediction can already be read",
+        "flow": "which of its heads get what matters from where they look",
         "attribution": "which inputs an answer depends on, and which maps of that can be believed",
         "steering": "what a direction does as more of it is added",
         "synthesis": "which strings of tokens activate its units, beyond what text does",

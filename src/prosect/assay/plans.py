@@ -300,6 +300,34 @@ def reads(spec: Spec, fold: str, *, logit: Executable, turned: Executable) -> Te
     )
 
 
+def flows(
+    spec: Spec, fold: str, *, nearness: Executable, others: Sequence[Executable], moved: Executable
+) -> TestPlan:
+    """How a head's pattern ranks sources by what they do, against their distance and other heads' patterns.
+
+    What the lengths of what it moves would give is shown: they know the head's values too, and decide nothing.
+    """
+    margin = spec.flow.margin
+    return _plan(
+        spec,
+        fold,
+        "cluster",
+        name="flows",
+        kind=measured.KIND,
+        level=1,
+        metric="rank correlation over sources with what taking each of them out does",
+        rivals=(
+            Rival(name="nearness", role="baseline", margin=margin, descriptions=(nearness,)),
+            *(
+                (Rival(name="other-heads", role="control", margin=margin, descriptions=tuple(others)),)
+                if others
+                else ()
+            ),
+            Rival(name="length-moved", role="baseline", decides=False, descriptions=(moved,)),
+        ),
+    )
+
+
 def steers(spec: Spec, fold: str, *, random: Sequence[Executable]) -> TestPlan:
     """What a dose of a direction does to a token's probability, against random directions of the same length."""
     return _plan(

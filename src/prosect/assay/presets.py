@@ -52,6 +52,10 @@ SPECS: dict[str, dict[str, Any]] = {
 VERBS: dict[str, dict[str, Any]] = {
     "patch": {"studies": ["patching"]},
     "lens": {"studies": ["lens"], "describe": {"tokens": 24_000}},
+    "flow": {
+        "studies": ["flow"],
+        "data": {"documents": 240, "context": 32, "explore_windows": 1, "validate_windows": 1},
+    },
     "steer": {"studies": ["steering"], "data": {"validate_windows": 1}},
     "synthesise": {
         "studies": ["synthesis"],

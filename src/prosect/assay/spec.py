@@ -24,6 +24,7 @@ Study = Literal[
     "replacement",
     "patching",
     "lens",
+    "flow",
     "steering",
     "attribution",
     "synthesis",
@@ -102,6 +103,17 @@ class Lens(Record):
     steps: int = Field(250, ge=1, description="batches that the tuned lens is trained on")
     rate: float = Field(1e-3, gt=0, description="learning rate at the first step")
     margin: float = Field(0.02, ge=0, description="nats by which a tuned lens must be nearer than its rivals")
+
+
+class Flow(Record):
+    """What `prosect flow` does."""
+
+    rows: int = Field(48, ge=2, description="windows of explore that every head is looked at on")
+    destinations: int = Field(1, ge=1, description="positions of each window whose sources are taken out")
+    controls: int = Field(
+        3, ge=1, description="other heads of the layer that a head's pattern is compared with"
+    )
+    margin: float = Field(0.02, ge=0, description="rank correlation by which a pattern must beat its rivals")
 
 
 class Steer(Record):
@@ -206,7 +218,7 @@ class Spec(Record):
     )
     studies: tuple[Study, ...] = Field(
         (),
-        description="what to examine: latents, heads, residues, features, replacement, patching, lens, "
+        description="what to examine: latents, heads, residues, features, replacement, patching, lens, flow, "
         "steering, attribution, synthesis",
     )
     scripted: bool = Field(False, description="add a wrong claim on purpose, to show it fail and be refined")
@@ -217,6 +229,7 @@ class Spec(Record):
     describe: Describe = Describe()
     patch: Patch = Patch()
     lens: Lens = Lens()
+    flow: Flow = Flow()
     steer: Steer = Steer()
     attribute: Attribute = Attribute()
     synthesise: Synthesise = Synthesise()

@@ -172,6 +172,39 @@ def lens(
 
 
 @app.command()
+def flow(
+    target: Target,
+    text: Text = None,
+    rows: Annotated[int | None, typer.Option(help="windows that every head is looked at on")] = None,
+    out: Out = None,
+    seed: Seed = None,
+    device: Device = None,
+    limit: Limit = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare where TARGET's heads look, what they move from there and what depends on it; test it on unseen text."""
+    from prosect.cli.run import command
+
+    command(
+        target,
+        {
+            "data.text": None if text is None else str(text),
+            "flow.rows": rows,
+            "seed": seed,
+            "device": device,
+            "limit": limit,
+        },
+        out=out,
+        dry_run=dry_run,
+        as_json=as_json,
+        quiet=quiet,
+        verb="flow",
+    )
+
+
+@app.command()
 def steer(
     target: Target,
     token: Annotated[str, typer.Option(help="the token to steer toward, a single one")],

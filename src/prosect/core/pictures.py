@@ -23,6 +23,8 @@ class HeatMap(Record):
         columns: names along the top, such as positions or tokens.
         values: (rows, columns); None where there is nothing.
         control: the same for the control; empty where there is none.
+        low: lower ends of 95 % intervals of the values; empty where none were made.
+        high: their upper ends.
         unit: of the values.
         n: independent units that each value is a mean of.
         claimed: (row, column) of the cells that a claim was made about.
@@ -35,6 +37,8 @@ class HeatMap(Record):
     columns: tuple[str, ...]
     values: tuple[tuple[Finite | None, ...], ...]
     control: tuple[tuple[Finite | None, ...], ...] = ()
+    low: tuple[tuple[Finite | None, ...], ...] = ()
+    high: tuple[tuple[Finite | None, ...], ...] = ()
     unit: str = ""
     n: int = 0
     claimed: tuple[tuple[int, int], ...] = ()

@@ -85,6 +85,10 @@ DESCRIPTIONS = Registry(
             "prosect.describe.lens.nearness:LensNearness",
             "how near a layer's reading is to the model's prediction",
         ),
+        "flow-agreement": (
+            "prosect.describe.flow.agreement:FlowAgreement",
+            "how well where a head looks ranks its sources by what taking them out does",
+        ),
         "steer-effect": (
             "prosect.describe.steered:SteerEffect",
             "what adding a direction does to how likely a token is",

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
-from prosect.core.errors import ShapeMismatch
+from prosect.core.errors import BadInput, ShapeMismatch
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,38 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Batch]) -> Batch:
+        """The rows of several batches, one after another; shorter ones are padded on the right with zeros.
+
+        Raises:
+            BadInput: there is none.
+            ShapeMismatch: they do not have the same tensors, or only some have positions.
+        """
+        if not parts:
+            raise BadInput("no batch to join", "at least one")
+        names = list(parts[0].tensors)
+        masks = [p.mask for p in parts if p.mask is not None]
+        if any(list(p.tensors) != names for p in parts) or len(masks) not in (0, len(parts)):
+            raise ShapeMismatch("batches with different tensors", "batches of one source")
+        width = max((m.shape[1] for m in masks), default=0)
+
+        def wide(x: Tensor, part: Batch) -> Tensor:
+            positional = part.mask is not None and x.shape[:2] == part.mask.shape
+            return F.pad(x, (0, 0) * (x.ndim - 2) + (0, width - x.shape[1])) if positional else x
+
+        def special(part: Batch) -> Tensor:
+            assert part.mask is not None
+            return torch.zeros_like(part.mask) if part.special is None else part.special
+
+        marked = any(p.special is not None for p in parts)
+        return cls(
+            {n: torch.cat([wide(p.tensors[n], p) for p in parts]) for n in names},
+            torch.cat([wide(m, p) for m, p in zip(masks, parts, strict=True)]) if masks else None,
+            tuple(row for p in parts for row in p.rows),
+            torch.cat([wide(special(p), p) for p in parts]) if marked else None,
+        )
 
     @property
     def lengths(self) -> Int[np.ndarray, " rows"]:

@@ -27,6 +27,7 @@ NAME, POSITION = 26, 14
 LARGEST = 10
 
 _Rows = Sequence[Sequence[float | None]]
+_Grid = Float[np.ndarray, "rows columns"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Cell:
         classes: shade, sign, outline.
         value: the number in words; empty where there is nothing.
         at: where it is, for those who point at it.
+        ends: its 95 % interval in words; empty where there is none.
         claimed: whether a claim was made about it.
         stop: whether the keyboard stops at it.
     """
@@ -44,6 +46,7 @@ class Cell:
     classes: str
     value: str
     at: str
+    ends: str
     claimed: bool
     stop: bool
 
@@ -62,6 +65,7 @@ class DrawnMap:
 
     Attributes:
         numbered: whether numbers stand in the cells.
+        intervals: whether intervals stand beside them.
         turned: whether the names along the top are written upwards.
         scale: the magnitude that has the full shade, with its unit.
         signed: whether there are negative values.
@@ -77,6 +81,7 @@ class DrawnMap:
     columns: tuple[Heading, ...]
     panels: tuple[Panel, ...]
     numbered: bool
+    intervals: bool
     turned: bool
     scale: str
     signed: bool
@@ -94,8 +99,12 @@ def heat_map(data: HeatMap) -> DrawnMap | str:
         return f"its values are not {count(shape[0], 'row')} of {shape[1]:,}"
     if data.control and not _fits(data.control, shape):
         return f"its control’s values are not {count(shape[0], 'row')} of {shape[1]:,}"
+    for name, grid in (("lower", data.low), ("upper", data.high)):
+        if grid and not _fits(grid, shape):
+            return f"the {name} ends of its intervals are not {count(shape[0], 'row')} of {shape[1]:,}"
     values = _array(data.values)
     control = _array(data.control) if data.control else None
+    ends = (_array(data.low), _array(data.high)) if data.low and data.high else None
     claimed = np.zeros(shape, dtype=bool)
     outside = 0
     for r, c in data.claimed:
@@ -122,6 +131,7 @@ def heat_map(data: HeatMap) -> DrawnMap | str:
                     of[r, c],
                     largest,
                     "" if numbered else f"{down[r].shown}, {along[c].shown}",
+                    _ends(ends, r, c) if own else "",
                     own and bool(claimed[r, c]),
                     own and not numbered and bool(stops[r, c]),
                 )
@@ -138,7 +148,13 @@ def heat_map(data: HeatMap) -> DrawnMap | str:
         ()
         if numbered and shape == shown.shape
         else tuple(
-            _said(down[r], along[c], values[r, c], None if control is None else control[r, c])
+            _said(
+                down[r],
+                along[c],
+                values[r, c],
+                _ends(ends, r, c),
+                None if control is None else control[r, c],
+            )
             for r, c in loud
         )
     )
@@ -151,6 +167,7 @@ def heat_map(data: HeatMap) -> DrawnMap | str:
         columns=along[columns],
         panels=tuple(panels),
         numbered=numbered,
+        intervals=ends is not None,
         turned=not numbered or max(len(h.shown) for h in along[columns]) > 6,
         scale=f"{number(largest)} {unit}".rstrip(),
         signed=any("neg" in cell.classes for p in panels for _, row in p.rows for cell in row),
@@ -201,20 +218,27 @@ def _sums(
     return out
 
 
-def _cell(value: float, largest: float, at: str, claimed: bool, stop: bool) -> Cell:
+def _ends(ends: tuple[_Grid, _Grid] | None, r: int, c: int) -> str:
+    """The interval of a cell in words."""
+    if ends is None or np.isnan(ends[0][r, c]) or np.isnan(ends[1][r, c]):
+        return ""
+    return f"[{number(float(ends[0][r, c]))}, {number(float(ends[1][r, c]))}]"
+
+
+def _cell(value: float, largest: float, at: str, ends: str, claimed: bool, stop: bool) -> Cell:
     if np.isnan(value):
-        return Cell("nil at" if claimed else "nil", "", at, claimed, False)
+        return Cell("nil at" if claimed else "nil", "", at, "", claimed, False)
     shade = step(value, largest, SHADES)
     classes = [f"s{shade}"] if shade else []
     if shade and value < 0:
         classes.append("neg")
     if claimed:
         classes.append("at")
-    return Cell(" ".join(classes), number(float(value)), at, claimed, stop)
+    return Cell(" ".join(classes), number(float(value)), at, ends, claimed, stop)
 
 
-def _said(row: Heading, column: Heading, value: float, control: float | None) -> str:
-    said = f"{row.shown} at {column.shown} {number(float(value))}"
+def _said(row: Heading, column: Heading, value: float, ends: str, control: float | None) -> str:
+    said = f"{row.shown} at {column.shown} {number(float(value))} {ends}".rstrip()
     if control is None:
         return said
     return f"{said} (control {'nothing' if np.isnan(control) else number(float(control))})"

@@ -10,6 +10,7 @@ import numpy as np
 from prosect.assay.opened import Opened, facts, opened_model, subject_of, use_of
 from prosect.assay.spec import Spec
 from prosect.assay.studies.attribution import AttributionStudy
+from prosect.assay.studies.flow import FlowStudy
 from prosect.assay.studies.heads import Heads
 from prosect.assay.studies.latents import Latents
 from prosect.assay.studies.lens import LensStudy
@@ -29,7 +30,7 @@ def language(spec: Spec, run: RunFolder) -> Opened:
     """A causal language model from the hub, a folder, or `pylm`, on text."""
     from prosect.organisms import pylm
 
-    known = ("latents", "heads", "lens", "steering", "attribution", "synthesis")
+    known = ("latents", "heads", "lens", "flow", "steering", "attribution", "synthesis")
     if not set(known).intersection(spec.studies):
         raise BadInput(f"studies {list(spec.studies)} of a language model", f"some of {', '.join(known)}")
     model = opened_model(spec)
@@ -110,6 +111,8 @@ def language(spec: Spec, run: RunFolder) -> Opened:
             opened.decisions.append("this architecture's attention cannot be read, so no head was examined")
     if "lens" in spec.studies:
         studies.append(LensStudy(spec, run, subject))
+    if "flow" in spec.studies:
+        studies.append(FlowStudy(spec, run, subject))
     if "steering" in spec.studies:
         studies.append(Steering(spec, run, subject))
     if "synthesis" in spec.studies:

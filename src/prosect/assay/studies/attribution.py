@@ -144,19 +144,7 @@ class AttributionStudy:
         chosen = [(listed[i][0].select([listed[i][1]])) for i in drawn.tolist()]
         if not chosen:
             raise TooLittleData(f"nothing in {part}", "some inputs")
-        ids = tuple(b.rows[0] for b in chosen)
-        if self.place != TOKENS:
-            return Batch({self.place: torch.cat([b.tensors[self.place] for b in chosen])}, None, ids)
-        width = max(b.tensors[TOKENS].shape[1] for b in chosen)
-
-        def wide(x: Tensor | None, like: Tensor) -> Tensor:
-            given = torch.zeros_like(like, dtype=torch.bool) if x is None else x
-            return torch.nn.functional.pad(given, (0, width - given.shape[1]))
-
-        tokens = torch.cat([wide(b.tensors[TOKENS], b.tensors[TOKENS]) for b in chosen])
-        mask = torch.cat([wide(b.mask, b.tensors[TOKENS]) for b in chosen])
-        special = torch.cat([wide(b.special, b.tensors[TOKENS]) for b in chosen])
-        return Batch({TOKENS: tokens, "attention_mask": mask.long()}, mask, ids, special)
+        return Batch.joined(chosen)
 
     def _kept(self, found: Attribution, question: Asked) -> dict[str, Any]:
         """What the report needs of one method's maps."""

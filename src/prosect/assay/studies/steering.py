@@ -84,7 +84,7 @@ class Steering:
         ]
         direction, counts = self._difference(halves[0])
         few = halves[1][: max(1, self.spec.steer.rows // self.subject.rows)]
-        batch = _joined(few)
+        batch = Batch.joined(few)
         curve = dose_curve(
             model,
             batch,
@@ -267,21 +267,3 @@ class Steering:
     def _layer(self) -> int:
         parts = self.site.split(".")
         return int(parts[1]) if len(parts) > 1 and parts[1].isdigit() else -1
-
-
-def _joined(batches: list[Batch]) -> Batch:
-    """Batches as one, padded to the longest row."""
-    width = max(b.tensors["input_ids"].shape[1] for b in batches)
-
-    def wide(x: Tensor) -> Tensor:
-        return torch.nn.functional.pad(x, (0, width - x.shape[1]))
-
-    masks, specials = [b.mask for b in batches], [b.special for b in batches]
-    assert all(m is not None for m in masks)
-    names = list(batches[0].tensors)
-    return Batch(
-        {n: torch.cat([wide(b.tensors[n]) for b in batches]) for n in names},
-        torch.cat([wide(m) for m in masks if m is not None]),
-        tuple(row for b in batches for row in b.rows),
-        None if specials[0] is None else torch.cat([wide(s) for s in specials if s is not None]),
-    )

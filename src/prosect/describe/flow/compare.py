@@ -16,7 +16,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import rankdata
 
 from prosect.core.errors import BadInput
 from prosect.core.intervals import Mean
@@ -27,13 +26,12 @@ from prosect.describe.averages import Averages, Wanted
 from prosect.describe.flow.cut import cut
 from prosect.describe.flow.heads import Flow, HeadFlow
 from prosect.describe.flow.moved import destinations_of, look
+from prosect.describe.flow.ranks import correlation, ranks
 from prosect.model.inputs import Inputs
 from prosect.model.model import Model
 
 ACCOUNTS = ("pattern", "flow", "patch")
 PAIRS = (("pattern", "flow"), ("pattern", "patch"), ("flow", "patch"))
-ALIKE = 1e-6
-"""Sources within this share of a destination's strongest count as equal; float32 tells no more apart."""
 RULE = (
     "two accounts of a head disagree if one is nothing but rounding and the other is not, or if the mean over "
     "destinations of the rank correlation of what they say about its sources is not above 0 by its 95 % interval; "
@@ -145,10 +143,10 @@ def _head(
             unit = units[r : r + 1]
             for account, x in told.items():
                 sums.add(account, np.array([x.max() if account == "pattern" else x.sum()]), unit)
-            ranks = {a: _ranks(told[a]) for a in ACCOUNTS}
+            told_ranks = {a: ranks(told[a]) for a in ACCOUNTS}
             for a, b in PAIRS:
-                if ranks[a].any() or ranks[b].any():
-                    pairs.add((a, b), np.array([_correlation(ranks[a], ranks[b])]), unit)
+                if told_ranks[a].any() or told_ranks[b].any():
+                    pairs.add((a, b), np.array([correlation(told_ranks[a], told_ranks[b])]), unit)
     wanted = {a: Wanted((a,)) for a in values} | {"beyond": Wanted(("patch",), ("control",))}
     means = sums.measure(wanted, seed.child("means"))
     labels = {f"{a}~{b}": Wanted(((a, b),)) for a, b in PAIRS}
@@ -174,19 +172,6 @@ def _disagree(a_silent: bool, b_silent: bool, found: Measured) -> bool:
     if a_silent or b_silent:
         return a_silent != b_silent
     return found.estimate is not None and not (found.low is not None and found.low > 0)
-
-
-def _correlation(a: Float[np.ndarray, " sources"], b: Float[np.ndarray, " sources"]) -> float:
-    size = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / size if size > 0 else 0.0
-
-
-def _ranks(x: Float[np.ndarray, " sources"]) -> Float[np.ndarray, " sources"]:
-    """Ranks around 0, in [-.5, .5]; what is alike to rounding is tied."""
-    top = float(x.max(initial=0.0))
-    level = np.round(x / (top * ALIKE)) if top > 0 else np.zeros_like(x)
-    ranks = rankdata(level)
-    return np.asarray((ranks - ranks.mean()) / len(ranks))
 
 
 def _words(silent: tuple[str, ...], wrong: tuple[str, ...]) -> str:

@@ -43,10 +43,10 @@ def cut(
     heads: list[int],
     at: Int[Tensor, "rows slots"],
     by: str,
-    seed: Seed,
+    seed: Seed | None,
     budget_mb: int | float,
 ) -> Cuts:
-    """Take out every (source, destination) of some heads of one layer, one at a time."""
+    """Take out every (source, destination) of some heads of one layer, one at a time; no control without a seed."""
     rows, slots, _, sources = layer.pattern.shape
     # every row its own unit, so that a metric that sees some of the rows knows which
     numbered = replace(batch, rows=tuple(Row(unit=i) for i in range(rows)))
@@ -67,10 +67,12 @@ def cut(
                 share = taken[:, j, head, source]
                 if float(share.abs().max()) <= smallest:
                     continue  # as far as this dtype goes, z without it is z
-                draw = seed.child("control", layer.number, head, j, source).torch()
-                random = torch.randn(share.shape, generator=draw, dtype=torch.float64).to(share.device)
-                random = random * (share.norm(dim=-1) / random.norm(dim=-1))[:, None]
-                lists += [[_edit(model, layer, head, z - x, places)] for x in (share, random)]
+                each = [share]
+                if seed is not None:
+                    draw = seed.child("control", layer.number, head, j, source).torch()
+                    random = torch.randn(share.shape, generator=draw, dtype=torch.float64).to(share.device)
+                    each.append(random * (share.norm(dim=-1) / random.norm(dim=-1))[:, None])
+                lists += [[_edit(model, layer, head, z - x, places)] for x in each]
                 cells.append((i, source))
         found = model.sweep(lists, numbered, _divergence(base, at[:, j]), budget_mb)
         ran += len(lists)
@@ -80,8 +82,11 @@ def cut(
                 noise = max(noise, float(found[k].max()))
                 k += 1
                 continue
-            effect[:, j, i, source], control[:, j, i, source] = found[k], found[k + 1]
-            k += 2
+            effect[:, j, i, source] = found[k]
+            k += 1
+            if seed is not None:
+                control[:, j, i, source] = found[k]
+                k += 1
     return Cuts(effect, control, noise, ran, slots * len(heads) * sources)
 
 
