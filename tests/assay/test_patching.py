@@ -54,6 +54,8 @@ def test_the_map_says_which_cells_were_claimed(run):
         len(picture.values) == len(picture.rows) == 4 and len(picture.values[0]) == len(picture.columns) == 16
     )
     assert picture.values[picture.rows.index("z.1.h2")][15] == pytest.approx(1.0, abs=0.05)
+    grids = (picture.low, picture.values, picture.high)
+    assert all(a <= v <= b for rows in zip(*grids, strict=True) for a, v, b in zip(*rows, strict=True))
 
 
 def test_sealed_pairs_say_the_same(run):

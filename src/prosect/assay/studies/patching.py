@@ -25,6 +25,7 @@ from prosect.data.contrasts import ContrastSource
 from prosect.describe.patched import PatchEffect
 from prosect.model.patching import PatchMap, denoising, noising
 from prosect.model.patching.nodes import nodes_of
+from prosect.model.patching.scores import RowScores
 from prosect.store.run import RunFolder
 from prosect.validate.subject import Subject
 from prosect.validate.tester import Illustrations
@@ -81,6 +82,7 @@ class Patching:
             "positions": found.positions,
             "gap": found.gap.model_dump(mode="json"),
             "effects": _plain(found.effects.mean),
+            **_ends(found.effects),
             "control": _plain(control),
             "notes": found.notes,
             "nothing": found.ends.nothing,
@@ -189,6 +191,8 @@ class Patching:
             columns=tuple(self.seen["labels"][int(p)] for p in self.seen["positions"]),
             values=_scaled(self.seen["effects"], scale),
             control=_scaled(self.seen["control"], scale),
+            low=_scaled(self.seen["low" if scale > 0 else "high"], scale),
+            high=_scaled(self.seen["high" if scale > 0 else "low"], scale),
             unit=unit,
             n=self.seen["units"],
             claimed=tuple(claimed),
@@ -243,6 +247,14 @@ class Patching:
 
 def _plain(values: np.ndarray) -> list[list[float | None]]:
     return [[float(v) if np.isfinite(v) else None for v in row] for row in values]
+
+
+def _ends(effects: RowScores) -> dict[str, list[list[float | None]]]:
+    """The interval of every cell; a cell that no row has, has none."""
+    cells = [
+        [effects.measured(i, j) for j in range(effects.values.shape[1])] for i in range(len(effects.values))
+    ]
+    return {end: [[getattr(m, end) for m in row] for row in cells] for end in ("low", "high")}
 
 
 def _scaled(values: list[list[float | None]], by: float) -> tuple[tuple[float | None, ...], ...]:
