@@ -3,8 +3,14 @@
 import json
 
 import pytest
+import torch
 
+from prosect import load
+from prosect.cli import main
 from prosect.core.pictures import Curve, HeatMap, LensTable, TokenMap
+from prosect.decompose.dictionary import Dictionary, Weights
+from prosect.decompose.keep import save_decomposition
+from prosect.decompose.sparsity import TopK
 from tiny import call
 
 SMALL = ("--limit", "130", "--quiet")
@@ -40,8 +46,6 @@ def run(request, tmp_path_factory):
     (folder / "spec.toml").write_text(
         SPEC.format(study=request.param, context=12 if request.param == "flow" else 32)
     )
-    from prosect.cli import main
-
     assert main(["run", str(folder / "spec.toml"), "--out", str(folder / "run"), "--quiet"]) == 0
     return request.param, folder / "run"
 
@@ -78,6 +82,51 @@ def test_it_ends_with_claims_pictures_and_a_report(run):
         effect = Curve.model_validate(pictures[0])
         change = dict(zip(effect.doses, (m.estimate for m in effect.series[0].measured), strict=True))
         assert change[-1.0] < 0 == change[0.0] < change[1.0]
+
+
+@pytest.mark.parametrize("vector", ["probe", "latent"])
+def test_directions_of_probes_and_latents_are_claimed_too(vector, tmp_path, capsys):
+    model = load("organism:pylm")
+    given = []
+    if vector == "latent":
+        weights = torch.eye(model.d_model)[:4]
+        zeros = torch.zeros(model.d_model)
+        made = Dictionary("resid_post.2", 4, TopK(1)).with_weights(
+            Weights(weights, torch.zeros(4), zeros, weights, zeros), {"resid_post.2": model.d_model}
+        )
+        save_decomposition(tmp_path / "made.safetensors", made, model.digest)
+        given = ["--dictionary", tmp_path / "made.safetensors", "--latent", "3"]
+        code, _, said = call(
+            capsys, "steer", "pylm", "--token", "(", *given[:-1], "9", *SMALL, "--out", tmp_path / "no"
+        )
+        assert code == 2 and "component 9" in said
+        code, _, said = call(
+            capsys,
+            "steer",
+            "pylm",
+            "--token",
+            "(",
+            "--site",
+            "resid_post.1",
+            *given,
+            *SMALL,
+            "--out",
+            tmp_path / "a",
+        )
+        assert code == 2 and "writes resid_post.2" in said
+    (tmp_path / "spec.toml").write_text(SPEC.format(study="steering", context=32))
+    asked = ["steer", str(tmp_path / "spec.toml"), "--token", "(", "--strength", "1.0", "--vector", vector]
+    assert main([*asked, *map(str, given), "--out", str(tmp_path / "run"), "--quiet"]) == 0
+    findings = json.loads((tmp_path / "run" / "findings.json").read_text())
+    assert any(("logistic" if vector == "probe" else "latent 3 of made") in d for d in findings["decisions"])
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["claims"] == 1
+
+
+def test_a_latent_needs_its_dictionary(capsys, tmp_path):
+    code, _, said = call(
+        capsys, "steer", "pylm", "--token", "(", "--vector", "latent", *SMALL, "--out", tmp_path / "a"
+    )
+    assert code == 2 and "--dictionary FILE" in said
 
 
 def test_a_token_must_be_one(capsys, tmp_path):

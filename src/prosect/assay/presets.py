@@ -51,12 +51,19 @@ SPECS: dict[str, dict[str, Any]] = {
 
 VERBS: dict[str, dict[str, Any]] = {
     "patch": {"studies": ["patching"]},
-    "lens": {"studies": ["lens"], "describe": {"tokens": 24_000}},
+    "lens": {
+        "studies": ["lens"],
+        "data": {"documents": 500, "context": 64, "validate_windows": 1},
+        "describe": {"tokens": 24_000},
+    },
     "flow": {
         "studies": ["flow"],
         "data": {"documents": 240, "context": 32, "explore_windows": 1, "validate_windows": 1},
     },
-    "steer": {"studies": ["steering"], "data": {"validate_windows": 1}},
+    "steer": {
+        "studies": ["steering"],
+        "data": {"documents": 400, "context": 64, "validate_windows": 1},
+    },
     "synthesise": {
         "studies": ["synthesis"],
         "data": {"context": 64, "validate_windows": 1},

@@ -121,6 +121,11 @@ class Steer(Record):
 
     token: str = Field("", description="the token to steer toward; it must be a single one")
     site: str = Field("", description="where; empty: the middle of the network")
+    vector: Literal["means", "probe", "latent"] = Field(
+        "means", description="the direction: a difference of means, a probe's normal, or what a latent writes"
+    )
+    dictionary: str = Field("", description="file of the dictionary that the latent is of")
+    latent: int = Field(0, ge=0, description="its number")
     strengths: tuple[float, ...] = Field(
         (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0), min_length=1, description="doses: factors on the direction"
     )

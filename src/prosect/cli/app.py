@@ -212,6 +212,11 @@ def steer(
     strength: Annotated[
         list[float] | None, typer.Option(help="a dose, as a factor on the direction; may be given again")
     ] = None,
+    vector: Annotated[
+        str | None, typer.Option(help="means (of the stream before the token), probe or latent")
+    ] = None,
+    dictionary: Annotated[Path | None, typer.Option(help="the file of the latent's dictionary")] = None,
+    latent: Annotated[int | None, typer.Option(help="number of the latent in it")] = None,
     text: Text = None,
     out: Out = None,
     seed: Seed = None,
@@ -231,6 +236,9 @@ def steer(
             "steer.token": token,
             "steer.site": site,
             "steer.strengths": strength or None,
+            "steer.vector": vector or ("latent" if dictionary is not None else None),
+            "steer.dictionary": None if dictionary is None else str(dictionary),
+            "steer.latent": latent,
             "seed": seed,
             "device": device,
             "limit": limit,

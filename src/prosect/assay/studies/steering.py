@@ -1,13 +1,14 @@
 """What a direction does by dose: more and more of it added to the stream, beside random directions as long.
 
-The direction that goes with a token is the difference of means of the stream before that token and elsewhere, from
-the first document set of explore. The curve is read on the second. Every dose is claimed and measured anew on
+The direction that goes with a token comes from the stream before that token and elsewhere, in the first document set of
+explore: the difference of means, or the normal of a probe as long; or it is what a given latent writes. The curve is read on the second. Every dose is claimed and measured anew on
 documents that nobody had seen, against random directions of the same length.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from prosect.assay import plans
 from prosect.assay.explored import thinned, vocabulary
 from prosect.assay.spec import Spec
 from prosect.assay.study import Shown
-from prosect.core.errors import BadInput, TooLittleData
+from prosect.core.errors import BadInput
 from prosect.core.exhibits import Exhibit, SiteCell
 from prosect.core.pictures import Curve, Series
 from prosect.core.records import Component, Description, Executable, Hypothesis, Measured, TruthCheck
@@ -26,15 +27,15 @@ from prosect.core.seeds import Seed
 from prosect.core.verdicts import Verdict
 from prosect.data.batch import Batch
 from prosect.data.tokens import TokenSource
+from prosect.decompose.keep import load_decomposition
+from prosect.describe.direction import Before, Vector, as_long_as
 from prosect.describe.dose import dose_curve
 from prosect.describe.steered import SteerEffect, log_probability
 from prosect.store.run import RunFolder
 from prosect.validate.subject import Subject
 from prosect.validate.tester import Illustrations
 
-METHOD = "difference-of-means@1"
-FEWEST = 20
-"""Positions before the token that a direction needs."""
+METHODS: dict[Vector, str] = {"means": "difference-of-means@1", "probe": "probe@1", "latent": "latent@1"}
 
 
 class Steering:
@@ -82,7 +83,7 @@ class Steering:
             [b.to(model.device) for b, s in zip(batches, second, strict=True) if s == half]
             for half in (False, True)
         ]
-        direction, counts = self._difference(halves[0])
+        direction, counts = self._direction(halves[0])
         few = halves[1][: max(1, self.spec.steer.rows // self.subject.rows)]
         batch = Batch.joined(few)
         curve = dose_curve(
@@ -117,29 +118,42 @@ class Steering:
             ],
         }
 
-    def _difference(self, batches: list[Batch]) -> tuple[Float[Tensor, " width"], tuple[int, int]]:
-        """Mean of the stream where the token comes next, minus its mean elsewhere."""
-        totals: list[Tensor] = []
-        counts = [0, 0]
+    def _direction(self, batches: list[Batch]) -> tuple[Float[Tensor, " width"], tuple[int, int]]:
+        """As the spec asks, from the stream where the token comes next and elsewhere."""
+        found = Before(self.seed.child("direction"))
         for batch in batches:
-            x = self.subject.model.run(batch, [self.site], stop_early=True)[self.site].double()
+            x = self.subject.model.run(batch, [self.site], stop_early=True)[self.site]
             self.subject.spend(batch, "explore")
             ids, scored = batch.tensors["input_ids"], batch.scored
             assert scored is not None  # text has positions
             follows = torch.zeros_like(scored)
             follows[:, :-1] = ids[:, 1:] == self.token
-            for side, here in enumerate((scored & follows, scored & ~follows)):
-                if not totals:
-                    totals = [x.new_zeros(x.shape[-1]) for _ in range(2)]
-                totals[side] += x[here].sum(dim=0)
-                counts[side] += int(here.sum())
-        if counts[0] < FEWEST:
-            raise TooLittleData(
-                f"{counts[0]} places of explored text that the token {self.spec.steer.token!r} follows",
-                f"{FEWEST} or more",
-                "a token that is used more often, or more text",
+            found.add(x, scored & follows, scored & ~follows)
+        found.check(self.spec.steer.token)
+        counts = (found.counts[0], found.counts[1])
+        match self.spec.steer.vector:
+            case "probe":
+                return found.probe(), counts
+            case "latent":
+                return as_long_as(self._latent().to(found.totals[0]), found.means()).float(), counts
+        return found.means(), counts
+
+    def _latent(self) -> Float[Tensor, " width"]:
+        """What the latent that was asked for writes at the site.
+
+        Raises:
+            BadInput: no dictionary or no such latent was named, or it writes elsewhere.
+        """
+        asked = self.spec.steer
+        if not asked.dictionary:
+            raise BadInput("a latent of no dictionary", "one that was saved", "--dictionary FILE")
+        held = load_decomposition(Path(asked.dictionary), self.subject.model.digest)
+        if held.writes[0] != self.site:
+            raise BadInput(
+                f"a dictionary that writes {held.writes[0]}", f"one that writes {self.site}", "--site"
             )
-        return (totals[0] / counts[0] - totals[1] / counts[1]).float(), (counts[0], counts[1])
+        held.component(asked.latent)  # refuses one that is not there
+        return held.directions[asked.latent]
 
     # -- claims ----------------------------------------------------------------------------------
 
@@ -177,7 +191,7 @@ class Steering:
                 f"{'likelier' if sign > 0 else 'less likely'}",
                 effect=made(self.direction),
             ),
-            explainer=METHOD,
+            explainer=METHODS[self.spec.steer.vector],
             draw="all",
             tests=(plans.steers(self.spec, fold, random=[made(r) for r in self._random()]),),
             scope=self.subject.scope,
@@ -254,14 +268,28 @@ class Steering:
                 )
             ],
             pictures=pictures,
-            decisions=(
-                f"the direction is the mean of {self.site} at {self.seen['before']:,} explored positions that `{name}` "
-                f"follows, minus its mean at {self.seen['elsewhere']:,} others",
-            ),
+            decisions=(f"the direction is {self._how(name)}",),
             limits=(
                 "a token made likelier by force says little of what the direction does at its usual size",
             ),
         )
+
+    def _how(self, name: str) -> str:
+        """Where the direction comes from, in words."""
+        there = f"{self.seen['before']:,} explored positions that `{name}` follows"
+        others = f"{self.seen['elsewhere']:,} others"
+        match self.spec.steer.vector:
+            case "probe":
+                return (
+                    f"the normal of a logistic regression at {self.site} that tells {there} from a sample of {others}, "
+                    "as long as the difference of their means"
+                )
+            case "latent":
+                return (
+                    f"what latent {self.spec.steer.latent} of {Path(self.spec.steer.dictionary).name} writes, as long as the "
+                    f"difference of means between {there} and {others}"
+                )
+        return f"the mean of {self.site} at {there}, minus its mean at {others}"
 
     @property
     def _layer(self) -> int:
