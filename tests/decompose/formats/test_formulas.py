@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-import folders
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+import folders
 from prosect.decompose.pretrained import import_dictionary
 
 REFERENCE = Path(__file__).parent / "reference"

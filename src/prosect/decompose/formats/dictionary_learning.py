@@ -16,7 +16,7 @@ from torch import Tensor
 from prosect.core.canonical import Json
 from prosect.core.errors import BadInput, UnknownName
 from prosect.decompose.dictionary import Weights
-from prosect.decompose.formats.files import Tensors, read_json, read_pickle
+from prosect.decompose.formats.files import Tensors, read_json, read_pickle, section, words
 from prosect.decompose.formats.imported import Asked, Imported, build, gated
 from prosect.decompose.formats.places import site_or_asked
 from prosect.decompose.sparsity import Sparsity, Threshold, TopK
@@ -36,9 +36,9 @@ def read(folder: Path, asked: Asked) -> Imported:
         NotFinite: a tensor holds NaN or infinity.
     """
     found = read_json(folder / CONFIG)
-    trainer = found.get("trainer") or {}
-    kind = trainer.get("dict_class")
-    if kind not in CLASSES:
+    trainer = section(found, "trainer", folder / CONFIG)
+    kind = words(trainer, "dict_class", folder / CONFIG)
+    if kind is None or kind not in CLASSES:
         raise UnknownName("dictionary_learning class", str(kind), CLASSES)
     tensors = Tensors(folder / WEIGHTS, read_pickle(folder / WEIGHTS, asked.allow_pickle))
     weights, sparsity = CLASSES[kind](tensors)
@@ -145,13 +145,16 @@ _INPUTS = {"resid_post": "resid_pre", "mlp_out": "mlp_in", "attn_out": "attn_in"
 
 def _places(found: dict[str, Json], asked: Asked, folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """From the module's name, which its user chose freely, and the side of it (``io``) that was collected."""
-    named = _NAMED.match(str((found.get("trainer") or {}).get("submodule_name")))
+    where = folder / CONFIG
+    named = _NAMED.match(words(section(found, "trainer", where), "submodule_name", where) or "")
     out: str | None = None
     into: str | None = None
     if named is not None:
         part = _PARTS.get(named["part"], named["part"])
         out, into = f"{part}.{named['layer']}", f"{_INPUTS[part]}.{named['layer']}"
-    side = (found.get("buffer") or {}).get("io", "out")
+    side = words(section(found, "buffer", where), "io", where) or "out"
+    if side not in ("in", "out", "in_and_out"):
+        raise UnknownName("side of a module", side, ("in", "out", "in_and_out"))
     reads = site_or_asked(asked.sites, out if side == "out" else into, str(folder))
     if side != "in_and_out":
         return reads, reads

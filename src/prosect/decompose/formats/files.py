@@ -46,6 +46,44 @@ def read_json(path: Path) -> dict[str, Json]:
     return found
 
 
+def section(found: Mapping[str, Json], name: str, where: Path) -> dict[str, Json]:
+    """A part of a configuration; empty if it is not there.
+
+    Raises:
+        BadInput: it is something else than a JSON object.
+    """
+    value = found.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise BadInput(f"{name}={value!r} in {where}", "a JSON object")
+    return value
+
+
+def count(found: Mapping[str, Json], name: str, where: Path) -> int:
+    """A whole number, at least 1, out of a configuration.
+
+    Raises:
+        BadInput: it is missing, or something else.
+    """
+    value = found.get(name)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise BadInput(f"{name}={value!r} in {where}", "a whole number, at least 1")
+    return value
+
+
+def words(found: Mapping[str, Json], name: str, where: Path) -> str | None:
+    """A text out of a configuration; None if it is not there.
+
+    Raises:
+        BadInput: it is something else.
+    """
+    value = found.get(name)
+    if value is not None and not isinstance(value, str):
+        raise BadInput(f"{name}={value!r} in {where}", "a text")
+    return value
+
+
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file.
 
@@ -78,7 +116,7 @@ def read_npz(path: Path) -> dict[str, Tensor]:
     import numpy as np
 
     try:
-        with np.load(present(path), allow_pickle=False) as archive:
+        with present(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: torch.from_numpy(archive[name]) for name in archive.files}
     except ValueError as error:
         if "pickle" in str(error):
@@ -163,7 +201,9 @@ class Tensors:
                 "its transpose, if that is how it was made" if turned else "",
             )
         if value.dtype not in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
-            raise BadInput(f"{name} of {value.dtype} in {self.where}", "floating-point numbers")
+            raise BadInput(
+                f"{name} of {value.dtype} in {self.where}", "float16, bfloat16, float32 or float64"
+            )
         if not bool(torch.isfinite(value).all()):
             raise NotFinite(f"NaN or infinity in {name} in {self.where}", "finite numbers")
         del self._left[name]

@@ -98,6 +98,7 @@ def build(
         weights = scaled(weights, asked.scale)
     if by_norm:
         weights = by_decoder_norm(weights)
+    weights = replace(weights, centre=weights.centre.clone())  # it is often the offset, and is kept apart
     given = {f.name: getattr(weights, f.name) for f in fields(weights)}
     dtype = torch.float32
     for value in given.values():

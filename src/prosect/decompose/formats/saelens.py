@@ -16,7 +16,7 @@ from torch import Tensor
 
 from prosect.core.errors import BadInput, Unsupported
 from prosect.decompose.dictionary import Weights
-from prosect.decompose.formats.files import Tensors, read_json, read_safetensors
+from prosect.decompose.formats.files import Tensors, read_json, read_safetensors, section, words
 from prosect.decompose.formats.imported import Asked, Imported, build, gated
 from prosect.decompose.formats.places import from_hook, site_or_asked
 from prosect.decompose.formats.saelens_config import TRANSCODERS, Config, config
@@ -115,13 +115,14 @@ def _scale(folder: Path) -> float:
 
 def _places(found: Config, asked: Asked, folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What it reads and what it writes."""
-    ours = (found.found.get("metadata") or {}).get("prosect") or {}
+    where = folder / CONFIG
+    ours = section(section(found.found, "metadata", where), "prosect", where)
     said = from_hook(found.hook, found.head) if found.hook else None
-    reads = site_or_asked(asked.sites, ours.get("reads", said), str(folder))
+    reads = site_or_asked(asked.sites, words(ours, "reads", where) or said, str(folder))
     if found.architecture not in TRANSCODERS:
         return reads, reads
     out = from_hook(found.hook_out, found.head_out) if found.hook_out else None
-    return reads, site_or_asked(asked.targets, ours.get("writes", out), f"what {folder} writes")
+    return reads, site_or_asked(asked.targets, words(ours, "writes", where) or out, f"what {folder} writes")
 
 
 def _frequencies(folder: Path, found: Config) -> Tensor | None:

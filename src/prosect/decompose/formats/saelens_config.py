@@ -13,6 +13,7 @@ from pathlib import Path
 
 from prosect.core.canonical import Json
 from prosect.core.errors import BadInput, UnknownName, Unsupported
+from prosect.decompose.formats.files import count, section, words
 
 TRANSCODERS = {
     "transcoder": "standard",
@@ -92,8 +93,9 @@ def config(found: dict[str, Json], where: Path) -> Config:
         UnknownName: an architecture that does not exist.
         Unsupported: an architecture or a normalisation that a dictionary here cannot hold.
     """
+    section(found, "metadata", where)
     said = found if _version(found) >= 6 else _before_6(found, where)
-    metadata = said.get("metadata") or {}
+    metadata = section(said, "metadata", where)
     architecture = said.get("architecture", "standard")
     if architecture in REFUSED:
         raise Unsupported(
@@ -102,22 +104,22 @@ def config(found: dict[str, Json], where: Path) -> Config:
         )
     if architecture not in KNOWN:
         raise UnknownName("SAELens architecture", str(architecture), KNOWN)
-    d_in, d_sae = (_count(said, name, where) for name in ("d_in", "d_sae"))
+    d_in, d_sae = (count(said, name, where) for name in ("d_in", "d_sae"))
     transcoder = architecture in TRANSCODERS
     by_norm = bool(said.get("rescale_acts_by_decoder_norm", architecture in BATCH))
     return Config(
         architecture=architecture,
         d_in=d_in,
         d_sae=d_sae,
-        d_out=_count(said, "d_out", where) if transcoder else d_in,
+        d_out=count(said, "d_out", where) if transcoder else d_in,
         centred=not transcoder and _flag(said, "apply_b_dec_to_input", True, where),
         scaled=_scaled(said, where),
-        k=_count(said, "k", where) if architecture == "topk" else None,
+        k=count(said, "k", where) if architecture == "topk" else None,
         by_norm=by_norm and architecture in ("topk", *BATCH),
-        hook=metadata.get("hook_name"),
-        hook_out=metadata.get("hook_name_out") if transcoder else None,
-        head=metadata.get("hook_head_index"),
-        head_out=metadata.get("hook_head_index_out"),
+        hook=words(metadata, "hook_name", where),
+        hook_out=words(metadata, "hook_name_out", where) if transcoder else None,
+        head=_head(metadata, "hook_head_index", where),
+        head_out=_head(metadata, "hook_head_index_out", where),
         found=said,
     )
 
@@ -156,7 +158,7 @@ def _before_6(found: dict[str, Json], where: Path) -> dict[str, Json]:
     activation = old.get("activation_fn", "relu")
     if activation == "topk":
         old["architecture"] = "topk"
-        old.setdefault("k", (old.get("activation_fn_kwargs") or {}).get("k"))
+        old.setdefault("k", section(old, "activation_fn_kwargs", where).get("k"))
     elif activation != "relu":
         raise Unsupported(f"the activation {activation!r} in {where}", "relu or topk")
     if old.get("finetuning_scaling_factor"):
@@ -185,12 +187,10 @@ def _scaled(said: dict[str, Json], where: Path) -> bool:
     raise UnknownName("normalize_activations", str(kind), ("none", "expected_average_only_in", *NORMALISED))
 
 
-def _count(said: dict[str, Json], name: str, where: Path) -> int:
-    value = said.get(name)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise BadInput(f"{name}={value!r} in {where}", "a whole number, at least 1")
+def _head(metadata: dict[str, Json], name: str, where: Path) -> int | None:
+    value = metadata.get(name)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+        raise BadInput(f"{name}={value!r} in {where}", "the number of a head, or null")
     return value
 
 

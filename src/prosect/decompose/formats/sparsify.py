@@ -15,9 +15,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from prosect.core.canonical import Json
-from prosect.core.errors import BadInput, UnknownName, Unsupported
+from prosect.core.errors import UnknownName, Unsupported
 from prosect.decompose.dictionary import Dictionary, Weights
-from prosect.decompose.formats.files import Tensors, read_json, read_safetensors
+from prosect.decompose.formats.files import Tensors, count, read_json, read_safetensors, section, words
 from prosect.decompose.formats.imported import Asked, Imported, build, one_site, uncentred, weights_of
 from prosect.decompose.formats.places import from_module, site_or_asked
 from prosect.decompose.sparsity import TopK
@@ -43,8 +43,8 @@ def read(folder: Path, asked: Asked) -> Imported:
         raise Unsupported(f"the activation groupmax in {where}", "topk")
     if activation != "topk" or found.get("signed"):
         raise UnknownName("sparsify activation", "signed" if found.get("signed") else activation, ("topk",))
-    d, k = _count(found, "d_in", where), _count(found, "k", where)
-    n = found.get("num_latents") or d * _count(found, "expansion_factor", where)
+    d, k = count(found, "d_in", where), count(found, "k", where)
+    n = found.get("num_latents") or d * count(found, "expansion_factor", where)
     transcodes, skips = bool(found.get("transcode")), bool(found.get("skip_connection"))
     tensors = Tensors(folder / WEIGHTS, read_safetensors(folder / WEIGHTS))
     encoder, bias = tensors.take("encoder.weight", (n, d)), tensors.take("encoder.bias", (n,))
@@ -116,20 +116,14 @@ def write(
 def _places(
     found: dict[str, Json], transcodes: bool, asked: Asked, folder: Path
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    ours = found.get("prosect") or {}
+    where = folder / CONFIG
+    ours = section(found, "prosect", where)
     module = folder.name
     named = from_module(module) != module  # only a name that is known is believed
     side = "in" if transcodes else "out"
-    said = ours.get("reads", from_module(module, side) if named else None)
+    said = words(ours, "reads", where) or (from_module(module, side) if named else None)
     reads = site_or_asked(asked.sites, said, str(folder))
     if not transcodes:
         return reads, reads
-    said = ours.get("writes", from_module(module) if named else None)
+    said = words(ours, "writes", where) or (from_module(module) if named else None)
     return reads, site_or_asked(asked.targets, said, f"what {folder} writes")
-
-
-def _count(found: dict[str, Json], name: str, where: Path) -> int:
-    value = found.get(name)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise BadInput(f"{name}={value!r} in {where}", "a whole number, at least 1")
-    return value
