@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -114,6 +115,7 @@ def make_saelens(lens: Any) -> None:
     make_saelens_trained(lens)
     make_saelens_scaled(lens)
     make_saelens_old(lens)
+    make_gemma(lens)
 
 
 def make_saelens_trained(lens: Any) -> None:
@@ -180,6 +182,48 @@ def make_saelens_old(lens: Any) -> None:
         loaded = lens.SAE.load_from_disk(folder)
         x = inputs(name)
         keep(folder, x, loaded.encode(x), loaded(x))
+
+
+def make_gemma(lens: Any) -> None:
+    """Random numbers in the form of Gemma Scope's archives, and what SAELens's loaders make of them."""
+    loaders = importlib.import_module("sae_lens.loading.pretrained_sae_loaders")
+    for part, inside, across in (
+        ("gemma-scope-2b-pt-res", "layer_7/width_16k/average_l0_71", False),
+        ("gemma-scope-2b-pt-transcoders", "layer_7/width_16k/average_l0_71", True),
+        ("gemma-scope-2-1b-pt", "resid_post/layer_7_width_16k_l0_medium", False),
+        ("gemma-scope-2-1b-pt", "transcoder/layer_7_width_16k_l0_medium", True),
+    ):
+        second = "scope-2-" in part
+        folder = fresh(f"gemma_scope{'_2' if second else ''}/{part}/{inside}")
+        generator = Seed(0).child("gemma", part, inside).torch()
+        shapes = {"w_enc": (READ, LATENTS), "w_dec": (LATENTS, READ), "b_enc": (LATENTS,), "b_dec": (READ,)}
+        values = {name: torch.randn(*shape, generator=generator) * 0.6 for name, shape in shapes.items()}
+        values["threshold"] = torch.randn(LATENTS, generator=generator).abs() * 0.5
+        config = {"architecture": "jump_relu", "model_name": "gemma-3-1b-pt"}
+        config["hf_hook_point_in"] = "model.layers.7.output"
+        if second and across:
+            values["affine_skip_connection"] = torch.randn(READ, READ, generator=generator) * 0.6
+            config["affine_connection"] = True
+            config["hf_hook_point_in"] = "model.layers.7.pre_feedforward_layernorm.output"
+            config["hf_hook_point_out"] = "model.layers.7.post_feedforward_layernorm.output"
+        if second:
+            save_file(values, folder / "params.safetensors")
+            (folder / "config.json").write_text(json.dumps(config))
+        else:
+            arrays = {name.replace("w_", "W_"): value.numpy() for name, value in values.items()}
+            np.savez(folder / "params.npz", **arrays)
+        here = {name: list(value.shape) for name, value in values.items()}
+        loaders.hf_hub_download = lambda repo_id, filename, here=folder, **_: str(here / Path(filename).name)
+        loaders.get_safetensors_tensor_shapes = lambda *_, here=here: here
+        load = loaders.gemma_3_sae_huggingface_loader if second else loaders.gemma_2_sae_huggingface_loader
+        if across and not second:
+            load = loaders.gemma_2_transcoder_huggingface_loader
+        sizes = {"d_in": READ, "d_sae": LATENTS} | ({"d_out": READ} if across else {})
+        settings, state, _ = load(f"google/{part}", inside, "cpu", cfg_overrides=sizes)
+        made = lens.SAE.from_dict(loaders.handle_config_defaulting(settings))
+        made.load_state_dict(state)
+        x = inputs(inside)
+        keep(folder, x, made.encode(x), made(x))
 
 
 # sparsify and dictionary_learning: make

@@ -210,3 +210,25 @@ def gemma(root: Path) -> Made:
     z = pre * (pre > w["threshold"])
     np.savez(folder / "params.npz", **w)
     return Made(folder, x, z, z @ w["W_dec"] + w["b_dec"])
+
+
+def gemma_2(root: Path, kind: str) -> Made:
+    """A folder of Gemma Scope 2: an ``autoencoder``, a ``transcoder`` or a ``skip transcoder``."""
+    draw, across = Draw(f"gemma 2 {kind}"), kind != "autoencoder"
+    out = WRITTEN if across else READ
+    w = {"w_enc": draw("e", READ, LATENTS), "w_dec": draw("d", LATENTS, out), "b_enc": draw("b", LATENTS)}
+    w |= {"b_dec": draw("c", out), "threshold": draw.positive("t", LATENTS)}
+    x = draw("x", ROWS, READ)
+    pre = x @ w["w_enc"] + w["b_enc"]
+    z = pre * (pre > w["threshold"])
+    y = z @ w["w_dec"] + w["b_dec"]
+    if kind == "skip transcoder":
+        w["affine_skip_connection"] = draw("s", READ, out)
+        y = y + x @ w["affine_skip_connection"]
+    config = {"architecture": "jump_relu", "hf_hook_point_in": "model.layers.9.output", "model_name": "tiny"}
+    if across:
+        config["hf_hook_point_in"] = "model.layers.9.pre_feedforward_layernorm.output"
+        config["hf_hook_point_out"] = "model.layers.9.post_feedforward_layernorm.output"
+    save_file(w, root / "params.safetensors")
+    (root / "config.json").write_text(json.dumps(config))
+    return Made(root, x, z, y)

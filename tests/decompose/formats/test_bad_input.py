@@ -297,6 +297,22 @@ def test_archives_of_gemma_scope(tmp_path):
         load_dictionary(bare)
 
 
+def test_folders_of_gemma_scope_2(tmp_path):
+    folders.gemma_2(tmp_path, "autoencoder")
+    changed(tmp_path, architecture="topk")
+    with pytest.raises(UnknownName, match="jump_relu"):
+        load_dictionary(tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(BadInput, match="sites="):
+        load_dictionary(tmp_path)
+    assert load_dictionary(tmp_path, sites="x").reads == ("x",)
+    tensors = load_file(tmp_path / "params.safetensors")
+    tensors["w_dec"] = tensors["w_dec"][:, None].repeat(1, 2, 1)  # a cross-layer transcoder's
+    save_file(tensors, tmp_path / "params.safetensors")
+    with pytest.raises(ShapeMismatch, match="w_dec"):
+        load_dictionary(tmp_path, sites="x")
+
+
 def test_folders_that_hold_none_or_several(tmp_path):
     with pytest.raises(BadInput, match="does not exist"):
         load_dictionary(tmp_path / "nowhere")

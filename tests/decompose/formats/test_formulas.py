@@ -87,6 +87,16 @@ def test_gemma_scope(tmp_path):
     assert found.metadata["model_name"] == "gemma-2-2b"
 
 
+@pytest.mark.parametrize("kind", ["autoencoder", "transcoder", "skip transcoder"])
+def test_gemma_scope_2(tmp_path, kind):
+    made = folders.gemma_2(tmp_path, kind)
+    found = import_dictionary(tmp_path)
+    close(found, made.x, made.codes, made.out)
+    across = kind != "autoencoder"
+    assert found.dictionary.reads == (("mlp_in.9",) if across else ("resid_post.9",))
+    assert found.dictionary.writes == (("mlp_out_post.9",) if across else ("resid_post.9",))
+
+
 @pytest.mark.parametrize("folder", KEPT, ids=[str(path.relative_to(REFERENCE)) for path in KEPT])
 def test_what_the_projects_themselves_computed(tmp_path, folder):
     """Files that SAELens, sparsify and dictionary_learning wrote, and what they made of them."""
@@ -100,4 +110,4 @@ def test_what_the_projects_themselves_computed(tmp_path, folder):
 
 
 def test_the_reference_is_whole():
-    assert len(KEPT) == 31
+    assert len(KEPT) == 35

@@ -2,6 +2,7 @@
 
 import pytest
 
+from prosect.decompose.formats.gemma_scope_2 import _site
 from prosect.decompose.formats.places import from_hook, from_module, has_heads, to_hook
 from prosect.model.sites import KINDS
 
@@ -41,6 +42,24 @@ def test_names_in_files(hook, head, site):
 )
 def test_inputs_of_modules(path, site):
     assert from_module(path, "in") == site
+
+
+@pytest.mark.parametrize(
+    ("point", "site"),
+    [
+        ("model.layers.3.output", "resid_post.3"),
+        ("model.layers.3.input", "resid_pre.3"),
+        ("model.layers.3.self_attn.o_proj.input", "z.3"),
+        ("model.layers.3.pre_feedforward_layernorm.output", "mlp_in.3"),
+        ("model.layers.3.post_feedforward_layernorm.output", "mlp_out_post.3"),
+        ("model.layers.3.mlp.output", "mlp_out.3"),
+        ("model.layers.3.odd.input", "model.layers.3.odd:in"),
+        ("what is this", "what is this"),
+        (None, None),
+    ],
+)
+def test_hook_points_of_gemma_scope_2(point, site):
+    assert _site(point) == site
 
 
 def test_every_site_is_written_by_a_name_that_is_read_as_it():

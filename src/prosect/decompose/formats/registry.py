@@ -18,6 +18,10 @@ READERS = Registry(
             "saprmarks/dictionary_learning: torch pickles",
         ),
         "gemma_scope": ("prosect.decompose.formats.gemma_scope:read", "Gemma Scope: JumpReLU archives"),
+        "gemma_scope_2": (
+            "prosect.decompose.formats.gemma_scope_2:read",
+            "Gemma Scope 2: JumpReLU, with or without a skip",
+        ),
         "prosect": ("prosect.decompose.formats.native:read", "prosect's own: any dictionary, to the bit"),
     },
 )
@@ -52,6 +56,7 @@ MARKS: dict[str, Marks] = {
     "sparsify": Marks("sae.safetensors", ("cfg.json",)),
     "dictionary_learning": Marks("ae.pt", ("config.json",)),
     "gemma_scope": Marks("params.npz"),
+    "gemma_scope_2": Marks("params.safetensors", ("config.json",)),
     "prosect": Marks("dictionary.safetensors"),
 }
 FILES = tuple(sorted({file for marks in MARKS.values() for file in (marks.weights, *marks.others)}))
