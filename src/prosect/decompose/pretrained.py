@@ -33,6 +33,7 @@ def load_dictionary(
     sites: str | tuple[str, ...] | None = None,
     targets: str | tuple[str, ...] | None = None,
     scale: float | None = None,
+    mean_free: bool | None = None,
     allow_pickle: bool = False,
     device: str = "cpu",
 ) -> Dictionary:
@@ -49,6 +50,9 @@ def load_dictionary(
         sites: what it reads, where the files do not say, or say it in another model's words.
         targets: what it writes, for transcoders.
         scale: what activations were multiplied by before they reached it in training; it is folded away.
+        mean_free: whether it was trained on a stream without its mean over dimensions, as TransformerLens makes
+            it with ``center_writing_weights``; None takes what the files say. It is folded into the encoder,
+            and what is reconstructed is that stream.
         allow_pickle: whether a torch pickle may be opened, for weights alone.
         device: where it is kept.
 
@@ -61,7 +65,7 @@ def load_dictionary(
         NotFinite: NaN or infinity in a tensor.
 
     """
-    asked = Asked(_tuple(sites), _tuple(targets), scale, allow_pickle, device)
+    asked = Asked(_tuple(sites), _tuple(targets), scale, mean_free, allow_pickle, device)
     return _import(where, format, subfolder, revision, asked).dictionary
 
 
@@ -74,6 +78,7 @@ def import_dictionary(
     sites: str | tuple[str, ...] | None = None,
     targets: str | tuple[str, ...] | None = None,
     scale: float | None = None,
+    mean_free: bool | None = None,
     allow_pickle: bool = False,
     device: str = "cpu",
 ) -> Imported:
@@ -82,7 +87,7 @@ def import_dictionary(
     Raises:
         BadInput: as `load_dictionary`.
     """
-    asked = Asked(_tuple(sites), _tuple(targets), scale, allow_pickle, device)
+    asked = Asked(_tuple(sites), _tuple(targets), scale, mean_free, allow_pickle, device)
     return _import(where, format, subfolder, revision, asked)
 
 

@@ -1,5 +1,6 @@
 """What is loaded computes what the project that wrote it does: its formula in NumPy, and its own answers."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,39 @@ def test_saelens_on_scaled_activations(tmp_path, architecture):
     found = import_dictionary(tmp_path, scale=0.25)
     close(found, made.x / 0.25, made.codes, made.out / 0.25)
     assert any("0.25" in line for line in found.folded)
+
+
+@pytest.mark.parametrize("architecture", ["standard", "topk", "jumprelu", "gated", "skip_transcoder"])
+def test_saelens_on_a_stream_without_its_mean(tmp_path, architecture):
+    """With the mean on, the codes are those of the formula without it; and without it they are the same."""
+    made = folders.saelens(tmp_path, architecture)
+    found = import_dictionary(tmp_path, sites="resid_post.3", mean_free=True)
+    x = made.x - made.x.mean(axis=1, keepdims=True)
+    without = import_dictionary(tmp_path, sites="resid_post.3", mean_free=False).dictionary
+    codes = without.encode({"resid_post.3": torch.from_numpy(x)}).dense()
+    out = without.reconstruct({"resid_post.3": torch.from_numpy(x)})[without.writes[0]]
+    close(found, made.x, codes, out, atol=2e-6)
+    close(found, x, codes, out, atol=2e-6)
+    assert any("mean" in line for line in found.folded)
+
+
+def test_what_the_files_say_of_the_mean(tmp_path):
+    """It is off the stream and what is added to it, not off what lies inside a block."""
+    folders.saelens(tmp_path, "standard")
+    path = tmp_path / "cfg.json"
+    config = json.loads(path.read_text())
+    for hook, kwargs, off in (
+        ("blocks.3.hook_resid_post", {"center_writing_weights": True}, True),
+        ("blocks.3.hook_mlp_out", {"center_writing_weights": True}, True),
+        ("blocks.3.attn.hook_z", {"center_writing_weights": True}, False),
+        ("blocks.3.hook_resid_post", {"center_writing_weights": False}, False),
+        ("blocks.3.hook_resid_post", {}, False),
+    ):
+        config["metadata"] |= {"hook_name": hook, "model_from_pretrained_kwargs": kwargs}
+        path.write_text(json.dumps(config))
+        for asked in (None, True, False):
+            rows = import_dictionary(tmp_path, mean_free=asked).dictionary.encoder_
+            assert bool((rows.mean(dim=1).abs() < 1e-6).all()) == (off if asked is None else asked)
 
 
 @pytest.mark.parametrize("kind", folders.SPARSIFY)

@@ -99,6 +99,14 @@ def test_prosects_own_is_to_the_bit_and_holds_several_sites(tmp_path):
         load_dictionary(tmp_path / "d", sites="c")
 
 
+def test_one_from_another_device_is_loaded_here(tmp_path):
+    made = dictionary("skip transcoder", "jumprelu")
+    made.device, made.history_ = "cuda", [{"step": 1}]  # what a machine with a GPU leaves
+    back = load_dictionary(save_dictionary(tmp_path / "d", made, "prosect"))
+    assert (back.device, back.history_) == ("cpu", [{"step": 1}])
+    same(made, back, atol=0)
+
+
 def test_float64_stays_float64(tmp_path):
     made = dictionary("autoencoder", "jumprelu", "the offset", dtype=torch.float64)
     save_dictionary(tmp_path / "d", made)

@@ -31,6 +31,7 @@ class Asked:
         sites: what it reads, where the files do not say or say it wrongly.
         targets: what it writes, if that is not what it reads.
         scale: what activations were multiplied by before they reached it in training.
+        mean_free: whether the mean over dimensions was off its inputs in training; None for what the files say.
         allow_pickle: whether a torch pickle may be opened.
         device: where its numbers go.
     """
@@ -38,6 +39,7 @@ class Asked:
     sites: tuple[str, ...] | None = None
     targets: tuple[str, ...] | None = None
     scale: float | None = None
+    mean_free: bool | None = None
     allow_pickle: bool = False
     device: str = "cpu"
 
@@ -83,7 +85,7 @@ def build(
         sparsity: which latents may fire.
         reads: the site it reads.
         writes: the site it writes.
-        asked: a scale to fold into the numbers, and where they go.
+        asked: what to fold into the numbers, and where they go.
         by_norm: whether its codes are multiplied by the norms of its decoder rows.
 
     Raises:
@@ -98,6 +100,8 @@ def build(
         weights = scaled(weights, asked.scale)
     if by_norm:
         weights = by_decoder_norm(weights)
+    if asked.mean_free:
+        weights = mean_free(weights)
     weights = replace(weights, centre=weights.centre.clone())  # it is often the offset, and is kept apart
     given = {f.name: getattr(weights, f.name) for f in fields(weights)}
     dtype = torch.float32
@@ -128,6 +132,22 @@ def scaled(weights: Weights, scale: float) -> Weights:
         decoder=weights.decoder / scale,
         offset=weights.offset / scale,
     )
+
+
+def mean_free(weights: Weights) -> Weights:
+    """For a dictionary made for inputs whose mean over dimensions was taken off: the one for inputs as they are.
+
+    TransformerLens can take that mean off all that is written to the residual stream
+    (``center_writing_weights``), which a model whose layers start with LayerNorm does not notice, and a
+    dictionary does. Codes are those for the inputs without it, whichever are given; so are reconstructions.
+    """
+    encoder = weights.encoder - weights.encoder.mean(dim=1, keepdim=True)
+    bias = weights.bias + (encoder - weights.encoder) @ weights.centre
+    made = replace(weights, encoder=encoder, bias=bias)
+    if weights.skip is None:
+        return made
+    skip = weights.skip - weights.skip.mean(dim=0, keepdim=True)
+    return replace(made, skip=skip, offset=weights.offset + weights.centre @ (skip - weights.skip))
 
 
 def gated(
@@ -201,6 +221,16 @@ def weights_of(dictionary: Dictionary) -> Weights:
         dictionary.offset_,
         dictionary.skip_ if dictionary.skip else None,
         dictionary.threshold_ if dictionary.sparsity.thresholded else None,
+    )
+
+
+def moved(dictionary: Dictionary, device: str) -> Dictionary:
+    """The same dictionary on another device."""
+    given = weights_of(dictionary)
+    values: dict[str, Any] = {f.name: getattr(given, f.name) for f in fields(given)}
+    there: dict[str, Any] = {name: None if v is None else v.to(device) for name, v in values.items()}
+    return replace(dictionary, device=device).with_weights(
+        Weights(**there), dictionary.widths_, dictionary.history_
     )
 
 

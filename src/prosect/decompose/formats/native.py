@@ -12,7 +12,7 @@ from prosect.core.canonical import Json
 from prosect.core.errors import BadInput, Unsupported
 from prosect.decompose.dictionary import Dictionary
 from prosect.decompose.formats.files import present
-from prosect.decompose.formats.imported import Asked, Imported
+from prosect.decompose.formats.imported import Asked, Imported, moved
 from prosect.decompose.keep import load_decomposition, save_decomposition
 
 WEIGHTS = "dictionary.safetensors"
@@ -23,14 +23,16 @@ def read(folder: Path, asked: Asked) -> Imported:
 
     Raises:
         BadInput: the file is missing or damaged, or holds another kind of decomposition.
-        Unsupported: other sites or a scale were asked for: they are part of what was saved.
+        Unsupported: other sites or a fold were asked for: they are part of what was saved.
         NewerSchema: a later prosect wrote it.
     """
-    if asked.sites is not None or asked.targets is not None or asked.scale is not None:
-        raise Unsupported(f"other sites or a scale for {folder}", "loading it as it was saved")
+    if asked != Asked(allow_pickle=asked.allow_pickle, device=asked.device):
+        raise Unsupported(f"other sites, or a fold, for {folder}", "loading it as it was saved")
     found = load_decomposition(present(folder / WEIGHTS))
     if not isinstance(found, Dictionary):
         raise BadInput(f"{folder}, which holds a decomposition of kind {found.kind!r}", "a dictionary")
+    if found.device != asked.device:
+        found = moved(found, asked.device)
     return Imported(found, "prosect", found.sparsity.name, found.asked())
 
 

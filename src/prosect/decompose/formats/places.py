@@ -69,6 +69,14 @@ def has_heads(site: str) -> bool:
     return parsed.kind != MODULE.name and parsed.head is None and KINDS[parsed.kind].heads
 
 
+_ON_STREAM = re.compile(r"^(resid_(pre|mid|post)|(attn|mlp)_out(_post)?)\.\d+$|^embeddings$|^hook_embed$")
+
+
+def on_stream(site: str) -> bool:
+    """Whether it is the residual stream, or what is added to it."""
+    return _ON_STREAM.match(site) is not None
+
+
 def site_or_asked(asked: tuple[str, ...] | None, said: str | None, what: str) -> tuple[str, ...]:
     """The sites that the user gave, or the one that a file names.
 

@@ -18,7 +18,7 @@ from prosect.core.errors import BadInput, Unsupported
 from prosect.decompose.dictionary import Weights
 from prosect.decompose.formats.files import Tensors, read_json, read_safetensors, section, words
 from prosect.decompose.formats.imported import Asked, Imported, build, gated
-from prosect.decompose.formats.places import from_hook, site_or_asked
+from prosect.decompose.formats.places import from_hook, on_stream, site_or_asked
 from prosect.decompose.formats.saelens_config import TRANSCODERS, Config, config
 from prosect.decompose.sparsity import Sparsity, Threshold, TopK
 
@@ -56,6 +56,10 @@ def read(folder: Path, asked: Asked) -> Imported:
     if asked.scale is not None:
         folded.append(f"the scale {asked.scale:g} of its inputs")
     reads, writes = _places(found, asked, folder)
+    if asked.mean_free is None:
+        asked = replace(asked, mean_free=found.mean_free and on_stream(reads[0]))
+    if asked.mean_free:
+        folded.append("the mean over dimensions is off its inputs (center_writing_weights)")
     dictionary = build(weights, sparsity, reads, writes, asked, found.by_norm)
     frequencies = _frequencies(folder, found)
     return Imported(dictionary, "saelens", found.architecture, found.found, tuple(folded), frequencies)

@@ -56,6 +56,7 @@ class Config:
         hook_out: what it writes, if that is another site.
         head: of ``hook``; None for all.
         head_out: of ``hook_out``; None for all.
+        mean_free: whether its model was opened with the mean taken off all that is written to the stream.
         found: the file.
     """
 
@@ -71,6 +72,7 @@ class Config:
     hook_out: str | None
     head: int | None
     head_out: int | None
+    mean_free: bool
     found: dict[str, Json]
 
     @property
@@ -120,6 +122,8 @@ def config(found: dict[str, Json], where: Path) -> Config:
         hook_out=words(metadata, "hook_name_out", where) if transcoder else None,
         head=_head(metadata, "hook_head_index", where),
         head_out=_head(metadata, "hook_head_index_out", where),
+        mean_free=section(metadata, "model_from_pretrained_kwargs", where).get("center_writing_weights")
+        is True,
         found=said,
     )
 
