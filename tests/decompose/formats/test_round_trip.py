@@ -99,6 +99,16 @@ def test_prosects_own_is_to_the_bit_and_holds_several_sites(tmp_path):
         load_dictionary(tmp_path / "d", sites="c")
 
 
+def test_one_tensor_in_two_places_is_saved_twice(tmp_path):
+    """A centre that is the offset, as a tied bias is."""
+    one = torch.randn(READ, generator=Seed(0).child("tied").torch())
+    table = torch.eye(LATENTS, READ)
+    weights = Weights(table, torch.zeros(LATENTS), one, table, one)
+    made = Dictionary("x", LATENTS, TopK(2)).with_weights(weights, {"x": READ})
+    for format in ("prosect", "saelens", "sparsify"):
+        same(made, load_dictionary(save_dictionary(tmp_path / format, made, format)))
+
+
 def test_one_from_another_device_is_loaded_here(tmp_path):
     made = dictionary("skip transcoder", "jumprelu")
     made.device, made.history_ = "cuda", [{"step": 1}]  # what a machine with a GPU leaves
