@@ -1,7 +1,7 @@
 """Formats beside the projects whose formats they are: the codes that SAELens, sparsify and dictionary_learning compute.
 
-Run it with an interpreter that has them (`benchmarks/README.md` says how): a peer that is not there is skipped,
-in words.
+Run it with an interpreter that has them, in an environment of its own, because SAELens does not go together with the
+other peers (`benchmarks/README.md`). A peer that is not there is skipped, in words.
 
     python benchmarks/formats.py          save with prosect, load with the peer, compare codes and reconstructions
     python benchmarks/formats.py --make   write the files of tests/decompose/formats/reference with the peers
@@ -20,6 +20,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from figures import Figure, report
+from prosect.core.errors import Unsupported
 from prosect.core.seeds import Seed
 from prosect.decompose.dictionary import Dictionary, Weights
 from prosect.decompose.pretrained import save_dictionary
@@ -297,34 +299,37 @@ def fresh(name: str) -> Path:
 
 def dictionaries() -> Iterator[tuple[str, Dictionary]]:
     """Every form a dictionary can have that reads one site and writes one."""
-    for sparsity in (Threshold(), TopK(K)):
-        for target, skip in ((None, False), ("mlp_out_post.3", False), ("mlp_out_post.3", True)):
-            for centre in ("zero", "offset", "other"):
-                for thresholds in (False, True) if sparsity.thresholded else (False,):
-                    if target is not None and centre == "offset":
-                        continue
-                    site = "mlp_in.3" if target else "resid_post.3"
-                    name = f"{sparsity.name}{'_θ' if thresholds else ''}{'_skip' if skip else ''} {target or site} centre={centre}"
-                    g = Seed(0).child("saved", name).torch()
-                    draw = lambda *shape, g=g: torch.randn(*shape, generator=g) * 0.6  # noqa: E731
-                    offset = draw(READ)
-                    weights = Weights(
-                        draw(LATENTS, READ),
-                        draw(LATENTS),
-                        {"zero": torch.zeros(READ), "offset": offset, "other": draw(READ)}[centre],
-                        draw(LATENTS, READ),
-                        offset,
-                        draw(READ, READ) if skip else None,
-                        draw(LATENTS).abs() if thresholds else None,
-                    )
-                    made = Dictionary(site, LATENTS, sparsity, target, skip=skip)
-                    yield name, made.with_weights(weights, {site: READ, target or site: READ})
+    places = (
+        ("resid_post.3", None, False),
+        ("z.3", None, False),
+        ("mlp_in.3", "mlp_out.3", False),
+        ("mlp_in.3", "mlp_out.3", True),
+    )
+    firing = ((Threshold(), False), (Threshold(), True), (TopK(K), False))
+    for (site, target, skip), (sparsity, thresholds) in product(places, firing):
+        for centre in ("none", "another") if target else ("none", "another", "the offset"):
+            name = f"{site} {target} {skip} {sparsity} {thresholds} {centre}"
+            generator = Seed(0).child("saved", name).torch()
+
+            def draw(*shape: int, generator: torch.Generator = generator) -> Tensor:
+                return torch.randn(*shape, generator=generator) * 0.6
+
+            offset = draw(READ)
+            weights = Weights(
+                draw(LATENTS, READ),
+                draw(LATENTS),
+                {"none": torch.zeros(READ), "another": draw(READ), "the offset": offset.clone()}[centre],
+                draw(LATENTS, READ),
+                offset,
+                draw(READ, READ) if skip else None,
+                draw(LATENTS).abs() if thresholds else None,
+            )
+            made = Dictionary(site, LATENTS, sparsity, target, skip=skip)
+            yield name, made.with_weights(weights, {site: READ, target or site: READ})
 
 
 def compare(format: str, load: Callable[[Path, Tensor], tuple[Tensor, Tensor]]) -> list[Figure]:
     """The largest difference of codes and reconstructions, over every dictionary that the format holds."""
-    from prosect.core.errors import Unsupported
-
     worst, held = 0.0, 0
     for name, made in dictionaries():
         x = inputs(name)
@@ -349,7 +354,8 @@ def load_saelens(lens: Any) -> Callable[[Path, Tensor], tuple[Tensor, Tensor]]:
 
     def load(folder: Path, x: Tensor) -> tuple[Tensor, Tensor]:
         made = lens.SAE.load_from_disk(folder)
-        return made.encode(x), made(x)
+        seen = x.view(len(x), 2, -1) if made.cfg.reshape_activations == "hook_z" else x
+        return made.encode(seen), made(seen).reshape(len(x), -1)
 
     return load
 
