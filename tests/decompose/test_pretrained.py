@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import folders
-from prosect.core.errors import BadInput, UnknownName
+from prosect.core.errors import BadInput, UnknownName, UnsafeFile
 from prosect.decompose import pretrained
 from prosect.decompose.pretrained import load_dictionary, push_to_hub, save_dictionary
 
@@ -95,6 +95,15 @@ def test_what_the_hub_does_not_have(hub, tmp_path):
         with pytest.raises(BadInput):
             load_dictionary(never)
     assert len(hub) == asked  # none of these is a hub id
+
+
+def test_a_folder_outside_the_repository(hub):
+    for where in ("owner/name/../../etc", "owner/name/layer_3/../.."):
+        with pytest.raises(UnsafeFile):
+            load_dictionary(where)
+    with pytest.raises(UnsafeFile):
+        load_dictionary("owner/name", subfolder="..")
+    assert hub == []
 
 
 def test_offline_says_so():

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from prosect.core.canonical import Json
-from prosect.core.errors import BadInput, UnknownName
+from prosect.core.errors import BadInput, UnknownName, UnsafeFile
 from prosect.decompose.dictionary import Dictionary
 from prosect.decompose.formats.files import whole_folder
 from prosect.decompose.formats.imported import Asked, Imported
@@ -162,12 +162,16 @@ def download(repository: str, subfolder: str, revision: str | None) -> Path:
     """Fetch the files of one dictionary into the hub's cache; returns the folder.
 
     Raises:
+        UnsafeFile: the folder would lead out of the repository.
         UnknownName: the repository has no dictionary in that folder; those that it has are named.
         BadInput: no such repository or revision, no access to it, or no network.
     """
     from huggingface_hub import HfApi, snapshot_download
 
-    prefix = f"{subfolder.strip('/')}/" if subfolder.strip("/") else ""
+    inside = subfolder.strip("/")
+    if ".." in inside.split("/"):
+        raise UnsafeFile(f"the folder {subfolder!r} of {repository}", "a folder in it")
+    prefix = f"{inside}/" if inside else ""
     with _hub_errors(repository):
         root = snapshot_download(
             repository, revision=revision, allow_patterns=[f"{prefix}{name}" for name in FILES]

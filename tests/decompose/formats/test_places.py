@@ -16,6 +16,9 @@ from prosect.model.sites import KINDS
         ("blocks.0.attn.hook_z", 4, "z.0.h4"),
         ("blocks.0.hook_resid_pre", 4, "resid_pre.0"),  # it has no heads
         ("blocks.2.ln2.hook_normalized", None, "blocks.2.ln2.hook_normalized"),  # depends on the model
+        ("blocks.2.attn.hook_q", None, "blocks.2.attn.hook_q"),
+        ("blocks.2.attn.hook_q", 1, None),  # neither can be said: it must be asked for
+        ("blocks.2.attn.hook_v", 1, "v.2.h1"),
         ("hook_embed", None, "hook_embed"),
         ("blocks.1.hook_mlp_in", None, "blocks.1.hook_mlp_in"),  # never the tensor of that name here
         ("model.layers.12", None, "resid_post.12"),

@@ -21,8 +21,8 @@ _BLOCK = re.compile(
 _EMBEDDING = re.compile(r"^(?:.*\.)?(?:embed_tokens|embed_in|wte)$")
 
 
-def from_hook(name: str, head: int | None = None) -> str:
-    """The site that a file's ``hook_name`` means.
+def from_hook(name: str, head: int | None = None) -> str | None:
+    """The site that a file's ``hook_name`` means; None for one head of a hook that depends on the model.
 
     Args:
         name: a TransformerLens hook or a module path.
@@ -31,10 +31,10 @@ def from_hook(name: str, head: int | None = None) -> str:
     alias = from_transformerlens(name)
     if alias is None:
         return from_module(name)
-    site = alias.site if alias.unless is None else name
-    if head is not None and alias.unless is None and KINDS[parse(site).kind].heads:
-        site = f"{site}.h{head}"
-    return site
+    headed = head is not None and KINDS[parse(alias.site).kind].heads
+    if alias.unless is not None:
+        return None if headed else name
+    return f"{alias.site}.h{head}" if headed else alias.site
 
 
 def from_module(path: str, side: str = "out") -> str:
