@@ -27,6 +27,11 @@ def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], about: Json = 
     from safetensors.torch import save_file
 
     ready = {name: t.detach().to("cpu").contiguous() for name, t in tensors.items()}
+    places: set[int] = set()
+    for name, t in ready.items():  # one tensor under two names would be refused
+        if t.untyped_storage().data_ptr() in places:
+            ready[name] = t.clone()
+        places.add(t.untyped_storage().data_ptr())
     with replacing(path) as temporary:
         try:
             save_file(ready, temporary, metadata={"prosect": canonical_json(about).decode()})

@@ -1,0 +1,1 @@
+"""Dictionaries as other projects keep them: read, proved against what those projects compute, and written."""
