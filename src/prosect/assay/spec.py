@@ -109,7 +109,6 @@ class Flow(Record):
     """What `prosect flow` does."""
 
     rows: int = Field(48, ge=2, description="windows of explore that every head is looked at on")
-    destinations: int = Field(1, ge=1, description="positions of each window whose sources are taken out")
     controls: int = Field(
         3, ge=1, description="other heads of the layer that a head's pattern is compared with"
     )

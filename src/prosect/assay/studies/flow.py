@@ -1,7 +1,7 @@
 """Whether heads get things from where they look: pattern, what is moved and what matters, side by side.
 
 Claimed of every head: that its attention pattern ranks the sources of a destination by what taking each of them out
-does to the output, on text nobody had seen, better than their distance does and better than the patterns of other
+does to the prediction there, on text nobody had seen, better than their distance does and better than the patterns of other
 heads of its layer do. A head that looks and moves nothing, or moves what nothing reads, fails it.
 """
 
@@ -23,7 +23,7 @@ from prosect.core.records import Component, Description, Hypothesis, Measured, T
 from prosect.core.seeds import Seed
 from prosect.core.verdicts import Verdict
 from prosect.data.batch import Batch
-from prosect.describe.flow.agreement import Account, FlowAgreement
+from prosect.describe.flow.agreement import Account, FlowAgreement, last
 from prosect.describe.flow.compare import ACCOUNTS, PAIRS, RULE, compare
 from prosect.describe.flow.heads import Flow, HeadFlow
 from prosect.store.run import RunFolder
@@ -72,13 +72,13 @@ class FlowStudy:
         self.seen = self.run.json_step("flow", {"study": self.name}, self._look)
 
     def _look(self) -> Any:
-        asked, source = self.spec.flow, self.subject.source
+        source = self.subject.source
         batches, _ = thinned(source, self.spec.describe.tokens, self.seed.child("explore"), self.subject.rows)
         batch = self._rows(batches)
         found = compare(
             self.subject.model,
             batch.to(self.subject.model.device),
-            destinations=asked.destinations,
+            destinations=last(batch),
             seed=self.seed.child("compare").integer,
         )
         self.subject.spend(batch, "explore", max(1, found.passes // max(len(batch), 1)))
@@ -91,13 +91,8 @@ class FlowStudy:
         }
 
     def _rows(self, batches: list[Batch]) -> Batch:
-        """So many rows of explored text, drawn at random; those too short to hold the destinations are left out."""
-        places = [
-            (b, i)
-            for b in batches
-            for i in range(len(b))
-            if b.scored is not None and int(b.scored[i, 1:].sum()) >= self.spec.flow.destinations
-        ]
+        """So many rows of explored text, drawn at random; those of one position are left out."""
+        places = [(b, i) for b in batches for i in range(len(b)) if b.lengths[i] > 1]
         order = self.seed.child("rows").numpy().permutation(len(places))[: self.spec.flow.rows]
         parts = [places[k][0].select([places[k][1]]) for k in sorted(order.tolist())]
         return Batch.joined(parts)
@@ -118,7 +113,7 @@ class FlowStudy:
         return TokenMap(
             title=f"The sources of one position for head {found.heads[head].head}",
             about=(
-                "the head, the text and the position, the last one shown, were drawn at random; each line is shown "
+                "the head and the text were drawn at random, the position is the last one shown; each line is shown "
                 f"as shares of its largest. Over all rows: {found.heads[head].words}"
             ),
             texts=tuple(texts),
@@ -145,10 +140,10 @@ class FlowStudy:
 
     def _claim(self, number: int, fold: str) -> Hypothesis:
         layer, head = self.heads[number]
-        name, slots = f"z.{layer}.h{head}", self.spec.flow.destinations
+        name = f"z.{layer}.h{head}"
 
         def made(account: Account, told_by: str = "") -> Any:
-            return FlowAgreement(name, account, told_by, slots).executable()
+            return FlowAgreement(name, account, told_by).executable()
 
         rest = [h for h in range(self.layers[layer]) if h != head]
         order = self.seed.child("others", layer, head).numpy().permutation(len(rest))
@@ -188,7 +183,7 @@ class FlowStudy:
         picture = HeatMap(
             title="Whether three accounts of each head agree",
             about=(
-                f"mean rank correlation over the sources of positions drawn at random in {self.seen['documents']} explored "
+                f"mean rank correlation over the sources of the last position of windows of {self.seen['documents']} explored "
                 "documents, of where a head looks (pattern), the length of what it moves (flow) and what taking that "
                 "out does (patch); 0 where one of them is nothing but rounding"
             ),

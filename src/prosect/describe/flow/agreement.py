@@ -29,7 +29,8 @@ BUDGET = 256.0
 
 @dataclass(frozen=True)
 class FlowAgreement:
-    """Rank correlation, over the sources of a destination, of an account with what taking each source out does.
+    """Rank correlation, over the sources of a row's last position, of an account with what taking each source out does
+    to the prediction there.
 
     Where nothing depends on any source, or the account says the same of all, it is 0.
 
@@ -38,13 +39,11 @@ class FlowAgreement:
         account: what ranks the sources: where a head of the layer looks (``pattern``), the length of what it moves
             (``flow``), or how near they are (``nearness``), which needs no network.
         told_by: whose pattern or flow; the head itself unless it is a control.
-        destinations: positions of each row, drawn.
     """
 
     head: str
     account: Account
     told_by: str = ""
-    destinations: int = 1
 
     kind = "flow-agreement"
     version = 1
@@ -52,8 +51,6 @@ class FlowAgreement:
     def __post_init__(self) -> None:
         if self.account not in get_args(Account):
             raise BadInput(f"the account {self.account!r}", f"one of {', '.join(get_args(Account))}")
-        if self.destinations < 1:
-            raise BadInput(f"{self.destinations} destinations", "at least 1")
         layer, _ = place(self.head)
         if self.told_by and place(self.told_by)[0] != layer:
             raise BadInput(f"{self.told_by} for {self.head}", "a head of the same layer")
@@ -73,39 +70,35 @@ class FlowAgreement:
     def executable(self) -> Executable:
         """As stored."""
         parameters = {"head": self.head, "account": self.account, "told_by": self.told_by}
-        return Executable(
-            kind=self.kind, version=self.version, parameters={**parameters, "destinations": self.destinations}
-        )
+        return Executable(kind=self.kind, version=self.version, parameters=parameters)
 
     @classmethod
     def measure(
         cls, wanted: Sequence[FlowAgreement], model: Model, batch: Batch, source: Source
     ) -> Float[np.ndarray, "wanted rows"]:
-        """One sweep for each head, whatever ranks its sources; rows with fewer positions than destinations have none.
+        """One sweep for each layer, whatever ranks its sources; rows of a single position have none.
 
         Raises:
             Unsupported: attention cannot be read here, or is not linear behind its heads.
         """
         out = np.full((len(wanted), len(batch)), np.nan)
-        for slots in dict.fromkeys(w.destinations for w in wanted):
-            assert batch.scored is not None and batch.mask is not None  # rows of tokens
-            room = batch.scored.cpu()[:, 1:].sum(dim=1).numpy()
-            rows = np.flatnonzero(room >= slots)
-            if not len(rows):
-                continue
-            some = batch.select(rows.tolist())
-            at = destinations_of(some, slots, Seed(0).child("flow agreement"))
-            chosen = [i for i, w in enumerate(wanted) if w.destinations == slots]
-            for number in dict.fromkeys(place(wanted[i].head)[0] for i in chosen):
-                here = [i for i in chosen if place(wanted[i].head)[0] == number]
-                heads = list(dict.fromkeys(place(wanted[i].head)[1] for i in here))
-                layer = look(model, some, number, at)
-                cuts = cut(model, some, layer, heads, at, "zero", None, BUDGET)
-                effects = np.where(cuts.effect <= 2 * cuts.noise, 0.0, cuts.effect)
-                before = np.arange(effects.shape[-1]) <= at.cpu().numpy()[:, :, None]
-                for i in here:
-                    effect = effects[:, :, heads.index(place(wanted[i].head)[1])]
-                    out[i, rows] = _agreement(wanted[i]._told(layer), effect, before)
+        rows = np.flatnonzero(batch.lengths > 1)
+        if not len(rows):
+            return out
+        some = batch.select(rows.tolist())
+        ends = last(some)
+        at = destinations_of(some, ends, Seed(0))
+        before = np.arange(int(batch.lengths.max()))[None, None] <= np.array(ends)[:, :, None]
+        for number in dict.fromkeys(place(w.head)[0] for w in wanted):
+            here = [i for i, w in enumerate(wanted) if place(w.head)[0] == number]
+            heads = list(dict.fromkeys(place(wanted[i].head)[1] for i in here))
+            layer = look(model, some, number, at)
+            cuts = cut(model, some, layer, heads, at, "zero", None, BUDGET)
+            effects = np.where(cuts.effect <= 2 * cuts.noise, 0.0, cuts.effect)
+            for i in here:
+                effect = effects[:, :, heads.index(place(wanted[i].head)[1])]
+                shown = before[:, :, : effect.shape[-1]]
+                out[i, rows] = _agreement(wanted[i]._told(layer), effect, shown)
         return out
 
     def _told(self, layer: Layer) -> Float[np.ndarray, "rows slots sources"]:
@@ -130,6 +123,11 @@ def _agreement(
             for row in zip(told, effect, before, strict=True)
         ]
     )
+
+
+def last(batch: Batch) -> list[list[int]]:
+    """The last position of each row."""
+    return [[int(n) - 1] for n in batch.lengths]
 
 
 def place(head: str) -> tuple[int, int]:

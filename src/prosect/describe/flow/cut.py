@@ -16,6 +16,9 @@ from prosect.describe.flow.moved import Layer
 from prosect.model.edits import Edit, patch
 from prosect.model.model import Model
 
+FINEST = 5e-7
+"""Nats; a divergence of this size is what sums of float32 leave where nothing has changed."""
+
 
 @dataclass(frozen=True)
 class Cuts:
@@ -24,7 +27,7 @@ class Cuts:
     Attributes:
         effect: when what is moved from a source is taken out.
         control: when a random vector of the same length is taken out in its place.
-        noise: the most that a change of nothing does, which is rounding.
+        noise: the most that a change of nothing does, which is rounding; at least `FINEST`.
         passes: cells that were run, of how many there are; the others would change nothing.
         cells: how many there are.
     """
@@ -52,7 +55,7 @@ def cut(
     numbered = replace(batch, rows=tuple(Row(unit=i) for i in range(rows)))
     base = model.run(numbered).output.float().log_softmax(dim=-1)
     effect = np.zeros((rows, slots, len(heads), sources))
-    control, noise, ran = np.zeros_like(effect), 0.0, 0
+    control, noise, ran = np.zeros_like(effect), FINEST, 0
     taken = layer.moved - layer.mean if by == "mean" else layer.moved
     for j in range(slots):
         cells: list[tuple[int, int]] = []
