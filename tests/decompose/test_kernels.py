@@ -37,7 +37,7 @@ def test_decoding_and_its_gradients_are_the_dense_ones(sizes, seed):
     for sparse in (True, False):
         v, t = values.clone().requires_grad_(), table.clone().requires_grad_()
         if sparse:
-            made = decode(Picks(indices, width), v, t)
+            made = decode(Picks.fixed(indices, width), v.reshape(-1), t)
         else:
             made = torch.zeros(n, width, dtype=torch.float64).scatter_add(1, indices, v) @ t
         (made * x).sum().backward()
@@ -56,7 +56,9 @@ def test_picked_pre_activations_have_the_dense_gradients(sizes, seed):
     for sparse in (True, False):
         e, b = encoder.clone().requires_grad_(), bias.clone().requires_grad_()
         pre = x @ e.T + b
-        found = picked(Picks(indices, width), pre.detach(), e, b, x) if sparse else pre.gather(1, indices)
+        found = pre.gather(1, indices)
+        if sparse:
+            found = picked(Picks.fixed(indices, width), pre.detach(), e, b, x).view(n, -1)
         (found * values).sum().backward()
         results.append((found.detach(), e.grad, b.grad))
     for sparse, dense in zip(*results, strict=True):
@@ -66,7 +68,7 @@ def test_picked_pre_activations_have_the_dense_gradients(sizes, seed):
 def test_latents_that_nothing_picked_get_no_gradient():
     table = torch.ones(5, 2, requires_grad=True)
     values = torch.ones(3, 1, requires_grad=True)
-    decode(Picks(torch.tensor([[1], [3], [1]]), 5), values, table).sum().backward()
+    decode(Picks.fixed(torch.tensor([[1], [3], [1]]), 5), values.reshape(-1), table).sum().backward()
     assert table.grad.tolist() == [[0, 0], [2, 2], [0, 0], [1, 1], [0, 0]]
     assert values.grad.tolist() == [[2]] * 3
 
