@@ -363,7 +363,10 @@ class Dictionary(Fittable):
     @classmethod
     def _given(cls, given: dict[str, Json]) -> dict[str, Any]:
         out = super()._given(given)
-        out["recipe"], out["sparsity"] = Recipe(**given["recipe"]), sparsity_of(given["sparsity"])
+        recipe: dict[str, Any] = {
+            key: tuple(v) if isinstance(v, list) else v for key, v in given["recipe"].items()
+        }
+        out["recipe"], out["sparsity"] = Recipe(**recipe), sparsity_of(given["sparsity"])
         out["objective"] = objective_of(given.get("objective"))
         return out
 

@@ -107,6 +107,8 @@ class Picks:
 
     def total(self, values: Float[Tensor, " m"]) -> Float[Tensor, " width"]:
         """For each latent, the sum of its values."""
+        if self.crowded:
+            return self.dense(values).sum(dim=0)
         return self.over_latents(values, values.new_ones((self.n, 1))).squeeze(1)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from prosect.core.canonical import Json
 from prosect.core.errors import UnknownName, Unsupported
 from prosect.decompose.jumprelu import JumpReLU
@@ -30,7 +32,7 @@ def objective_of(stored: Json) -> Objective | None:
     """
     if stored is None:
         return None
-    parameters = dict(stored)
+    parameters: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()}
     name = parameters.pop("name")
     if name not in OBJECTIVES:
         raise UnknownName("objective", name, OBJECTIVES)

@@ -71,7 +71,8 @@ class L1(Objective):
         """The power in force at a share of the training."""
         if self.power == 1 or progress < self.anneal_from:
             return 1.0
-        done = int((progress - self.anneal_from) / (1 - self.anneal_from) * self.anneal_steps) + 1
+        share = (progress - self.anneal_from) / (1 - self.anneal_from)
+        done = int(share * self.anneal_steps + 1e-9) + 1
         return 1 - min(done, self.anneal_steps) / self.anneal_steps * (1 - self.power)
 
     def penalty(self, step: Step, codes: Float[Tensor, " m"]) -> Float[Tensor, ""]:

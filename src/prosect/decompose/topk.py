@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -131,5 +131,33 @@ class Matryoshka(BatchTopK):
         rest = step.target - step.offset
         if step.around is not None:
             rest = rest - step.around
-        residuals = rest[:, None] - parts.cumsum(dim=1)
-        return Outcome(codes, residuals[:, -1], residuals.square().mean())
+        error, residual = _PrefixError.apply(parts, rest)  # type: ignore[no-untyped-call]
+        return Outcome(codes, residual, error)
+
+
+class _PrefixError(torch.autograd.Function):
+    """The mean square of what each prefix leaves, and what the last leaves (without a gradient).
+
+    Written out, because running sums forwards and backwards would otherwise take half of a step's time.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, parts: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
+        residuals = torch.empty_like(parts)
+        left = rest
+        for group in range(parts.shape[1]):
+            left = torch.sub(left, parts[:, group], out=residuals[:, group])
+        ctx.save_for_backward(residuals)
+        final = left.clone()
+        ctx.mark_non_differentiable(final)
+        return torch.linalg.vector_norm(residuals).square() / parts.numel(), final
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        (residuals,) = ctx.saved_tensors
+        each = -2 * float(gradients[0]) / residuals.numel()
+        out = torch.empty_like(residuals)
+        below = torch.mul(residuals[:, -1], each, out=out[:, -1])
+        for group in range(residuals.shape[1] - 2, -1, -1):  # a part is in its own prefix and all longer ones
+            below = torch.add(below, residuals[:, group], alpha=each, out=out[:, group])
+        return out, -out[:, 0]
