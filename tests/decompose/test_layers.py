@@ -103,7 +103,7 @@ def unit(*shape, seed):
 
 def test_it_finds_which_layer_writes_where():
     """Two layers of sparse units; those of the first write both outputs."""
-    d, units, n = 12, 12, 24_000
+    d, units, n = 12, 12, 16_000
     generator = Seed(7).torch()
 
     def sparse():
@@ -114,17 +114,16 @@ def test_it_finds_which_layer_writes_where():
     c, early, late = unit(units, d, seed=3), unit(units, d, seed=4), unit(units, d, seed=5)
     z = [sparse(), sparse()]
     data = {"a": z[0] @ inward[0], "b": z[1] @ inward[1], "c": z[0] @ c, "d": z[0] @ early + z[1] @ late}
-    made = Dictionary(
-        ("a", "b"), 24, BatchTopK(2), ("c", "d"), recipe=Recipe(batch=240, rate=1e-2), cross_layer=True
-    )
-    made.fit(ArrayStream(data).shuffled(Seed(0), epochs=5))
+    recipe = Recipe(batch=100, rate=2e-2)
+    made = Dictionary(("a", "b"), 24, JumpReLU(target_l0=2.0), ("c", "d"), recipe=recipe, cross_layer=True)
+    made.fit(ArrayStream(data).shuffled(Seed(0), epochs=4))
     first = recovery(made.decoder_[:12], torch.cat([c, early], dim=1))
     second = recovery(made.decoder("d")[12:], late)
     chance = recovery(unit(12, d, seed=9), late)
     assert first.matched > 0.8
     assert second.matched > 0.8
     assert chance.matched < 0.6
-    assert made.name == "batchtopk@a+b~c+d"
+    assert made.name == "jumprelu@a+b~c+d"
 
 
 def test_layers_that_do_not_fit_are_refused():

@@ -8,6 +8,7 @@ import torch
 from prosect.core.errors import BadInput, TooLittleData, Unsupported
 from prosect.core.seeds import Seed
 from prosect.decompose.calibrate import threshold_for
+from prosect.decompose.check import check_decomposition
 from prosect.decompose.dictionary import Dictionary
 from prosect.decompose.keep import load_decomposition, save_decomposition
 from prosect.decompose.linear import Pca, RandomDirections
@@ -137,6 +138,12 @@ def test_killed_at_any_step_it_ends_with_the_same_bits(objective, shape, tmp_pat
         with pytest.raises(KeyboardInterrupt):
             dictionary().fit(stream, tmp_path, 4)
     assert bits(dictionary().fit(stream, tmp_path, 4)) == whole
+
+
+@pytest.mark.parametrize("objective", EVERY[1:], ids=named)
+def test_it_keeps_the_contract_of_every_decomposition(objective):
+    recipe = Recipe(batch=48, rate=3e-3)
+    check_decomposition(lambda: Dictionary("a", 32, objective, "b", recipe=recipe), ArrayStream(rows()))
 
 
 def test_the_threshold_is_where_a_sort_puts_it():
