@@ -4,13 +4,10 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from prosect.core.errors import BadInput, UnknownName, Unsupported
+from prosect.core.errors import BadInput, NotFinite, UnknownName, Unsupported
 from prosect.core.seeds import Seed
 from prosect.decompose.dictionary import Dictionary
-from prosect.decompose.kernels import Picks, decode, of_latents
 from prosect.decompose.objectives import (
     L1,
     OBJECTIVES,
@@ -23,7 +20,7 @@ from prosect.decompose.objectives import (
 )
 from prosect.decompose.penalties import SMOOTH
 from prosect.decompose.recipe import Recipe
-from prosect.decompose.sparsity import Threshold, TopK, largest_of_all
+from prosect.decompose.sparsity import Threshold, TopK
 from prosect.decompose.streams import ArrayStream
 from prosect.decompose.trainer import Trainer
 
@@ -278,71 +275,21 @@ def test_a_sites_weight_scales_its_error_alone(objective):
     assert torch.allclose(ratio[D:], torch.full((D,), 4.0), rtol=1e-3)
 
 
+@pytest.mark.parametrize("objective", EVERY, ids=named)
+def test_divergence_is_named(objective):
+    made, data = trainer(objective, recipe={"rate": 1e30}, step=0, dead=8)
+    for _ in range(8):
+        made.advance(data)
+    with pytest.raises(NotFinite, match="lower rate"):
+        made.note()
+
+
 def test_thresholds_never_fall_below_zero():
     made, data = trainer(JumpReLU(weight=0.0, bandwidth=2.0, start=0.01), recipe={"rate": 0.3}, step=0)
     for _ in range(5):
         made.advance(data)
     assert (made.extra["threshold"] >= 0).all()
     assert (made.extra["threshold"] == 0).any()
-
-
-def test_of_latents_is_indexing_with_its_gradient():
-    picks = Picks.at(torch.tensor([0, 4, 6, 7, 14]), 3, 5)
-    parameter = torch.randn(5, dtype=torch.float64, requires_grad=True)
-    given = torch.randn(5, dtype=torch.float64)
-    (of_latents(parameter, picks) * given).sum().backward()
-    plain = parameter.detach().clone().requires_grad_()
-    (plain[torch.tensor([0, 4, 1, 2, 4])] * given).sum().backward()
-    assert torch.allclose(parameter.grad, plain.grad)
-
-
-@given(n=st.integers(1, 12), width=st.integers(1, 9), d=st.integers(1, 5), seed=st.integers(0, 500))
-@settings(max_examples=60, deadline=None)
-def test_ragged_picks_decode_as_dense_ones_do(n, width, d, seed):
-    generator = Seed(seed).torch()
-    chosen = torch.rand(n, width, generator=generator) < 0.3
-    dense = torch.randn(n, width, generator=generator, dtype=torch.float64) * chosen
-    table = torch.randn(width, d, generator=generator, dtype=torch.float64)
-    given = torch.randn(n, d, generator=generator, dtype=torch.float64)
-    places = chosen.reshape(-1).nonzero().squeeze(1)
-    groups = torch.tensor(sorted({max(1, width // 3), width}))
-    for crowded in (False, True):
-        picks = Picks.at(places, n, width)
-        picks.crowded = crowded
-        values, rows_of = dense.reshape(-1)[places].requires_grad_(), table.clone().requires_grad_()
-        made = decode(picks, values, rows_of)
-        (made * given).sum().backward()
-        assert torch.allclose(made, dense @ table)
-        assert torch.allclose(values.grad, (given @ table.T).reshape(-1)[places])
-        assert torch.allclose(rows_of.grad, dense.T @ given)
-        assert torch.allclose(picks.dense(values), dense)
-        parts = decode(picks.grouped(groups), values.detach(), table).view(n, len(groups), d)
-        assert torch.allclose(parts[:, 0], dense[:, : groups[0]] @ table[: groups[0]])
-        assert torch.allclose(parts.sum(dim=1), dense @ table)
-
-
-@given(
-    n=st.integers(1, 40),
-    width=st.integers(1, 200),
-    share=st.floats(0, 1),
-    values=st.integers(1, 400),
-    seed=st.integers(0, 999),
-)
-@settings(max_examples=150, deadline=None)
-def test_the_largest_of_all_are_those_of_a_sort(n, width, share, values, seed):
-    count = max(1, round(share * share * n * width))
-    x = torch.randint(values, (n, width), generator=Seed(seed).torch()).float()
-    found = largest_of_all(x, count)
-    assert len(set(found.tolist())) == count
-    assert found.tolist() == sorted(found.tolist())
-    expected = x.reshape(-1).sort(descending=True).values[:count]
-    assert torch.equal(x.reshape(-1)[found].sort(descending=True).values, expected)
-
-
-def test_the_largest_of_an_array_with_nan_are_found_all_the_same():
-    x = torch.ones(64, 64)
-    x[:, 3] = float("nan")
-    assert len(largest_of_all(x, 5)) == 5
 
 
 def test_matryoshka_without_prefixes_is_batchtopk():

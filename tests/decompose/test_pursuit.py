@@ -108,3 +108,6 @@ def test_it_is_refused_where_it_has_no_meaning():
         Pursuit(2).codes(normal(3, 4), None)
     with pytest.raises(BadInput, match="not fitted"):
         Dictionary("x", 4, TopK(2)).encoded_by(Pursuit(2))
+    w = Weights(normal(4, 3), normal(4), normal(3), normal(4, 3), normal(3))
+    with pytest.raises(Unsupported, match="which has none"):
+        Dictionary("x", 4, TopK(2)).with_weights(w, {"x": 3}).encoded_by(Threshold())

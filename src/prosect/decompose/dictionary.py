@@ -26,7 +26,7 @@ from prosect.core.seeds import Seed
 from prosect.decompose.base import SEED, Fittable, needed
 from prosect.decompose.contract import ActivationStream, Codes
 from prosect.decompose.kernels import Picks, decode
-from prosect.decompose.layers import check_layers, cross_layer_masks
+from prosect.decompose.layers import check_layers, check_zeros, cross_layer_masks
 from prosect.decompose.objective import Objective
 from prosect.decompose.objectives import objective_for, objective_of
 from prosect.decompose.pursuit import Pursuit
@@ -249,7 +249,10 @@ class Dictionary(Fittable):
             if value is not None and not bool(torch.isfinite(value).all()):
                 raise NotFinite(f"NaN or infinity in the {name} of {self.name}", "finite numbers")
         if self.cross_layer:
-            self._check_masks(weights, widths)
+            masks = cross_layer_masks(
+                self.latents, {s: widths[s] for s in self.reads}, {s: widths[s] for s in self.writes}
+            )
+            check_zeros(self.name, masks, weights.encoder, weights.decoder, weights.skip)
         self.encoder_, self.bias_, self.centre_ = weights.encoder, weights.bias, weights.centre
         self.decoder_, self.offset_ = weights.decoder, weights.offset
         self.skip_ = weights.offset.new_zeros((0, writes)) if weights.skip is None else weights.skip
@@ -260,26 +263,21 @@ class Dictionary(Fittable):
         self.widths_ = {site: widths[site] for site in dict.fromkeys((*self.reads, *self.writes))}
         return self
 
-    def _check_masks(self, weights: Weights, widths: Mapping[str, int]) -> None:
-        masks = cross_layer_masks(
-            self.latents, {s: widths[s] for s in self.reads}, {s: widths[s] for s in self.writes}
-        )
-        for name, mask in masks._asdict().items():
-            value = getattr(weights, name)
-            if value is not None and bool((value[~mask.to(value.device)] != 0).any()):
-                raise BadInput(
-                    f"a weight in the {name} of {self.name} from one layer to an earlier one or to another's latents",
-                    "zeros there",
-                )
-
     def encoded_by(self, sparsity: Sparsity) -> Dictionary:
         """The same dictionary with other codes: another k, or matching pursuit.
 
         Raises:
             BadInput: it is not fitted, or the sparsity makes no sense for its latents.
-            Unsupported: matching pursuit, where it writes other sites than it reads.
+            Unsupported: matching pursuit, where it writes other sites than it reads; or thresholds, where it
+                has none.
         """
         self._require_fitted()
+        if sparsity.thresholded and not self.sparsity.thresholded:
+            raise Unsupported(
+                f"thresholds for {self.name}, which has none",
+                "TopK or Pursuit",
+                "training one that has thresholds",
+            )
         made = replace(self, sparsity=sparsity, objective=None)
         weights = Weights(
             self.encoder_,
@@ -288,7 +286,7 @@ class Dictionary(Fittable):
             self.decoder_,
             self.offset_,
             self.skip_ if self.skip else None,
-            self.threshold_ if sparsity.thresholded and self.sparsity.thresholded else None,
+            self.threshold_ if sparsity.thresholded else None,
         )
         return made.with_weights(weights, self.widths_)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from prosect.core.errors import BadInput
@@ -54,3 +54,19 @@ def cross_layer_masks(latents: int, reads: Mapping[str, int], writes: Mapping[st
         layer[:, None] <= of_write[None, :],
         of_read[:, None] <= of_write[None, :],
     )
+
+
+def check_zeros(
+    name: str,
+    masks: Masks,
+    encoder: Float[Tensor, "latents reads"],
+    decoder: Float[Tensor, "latents writes"],
+    skip: Float[Tensor, "reads writes"] | None,
+) -> None:
+    """Raises BadInput if a weight of the dictionary ``name`` lies outside the masks."""
+    for what, mask, value in zip(masks._fields, masks, (encoder, decoder, skip), strict=True):
+        if value is not None and bool((value[~mask.to(value.device)] != 0).any()):
+            raise BadInput(
+                f"a weight in the {what} of {name} from a layer to an earlier one or to another's latents",
+                "zeros there",
+            )
