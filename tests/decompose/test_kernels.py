@@ -8,9 +8,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from prosect.core.seeds import Seed
 from prosect.decompose.dictionary import Dictionary
-from prosect.decompose.kernels import Picks, decode, picked
+from prosect.decompose.kernels import Picks, decode, of_latents, picked
 from prosect.decompose.recipe import Recipe
-from prosect.decompose.sparsity import GROUP, TopK, largest
+from prosect.decompose.sparsity import GROUP, TopK, largest, largest_of_all
 from prosect.decompose.streams import ArrayStream
 from prosect.decompose.trainer import Trainer
 
@@ -37,7 +37,7 @@ def test_decoding_and_its_gradients_are_the_dense_ones(sizes, seed):
     for sparse in (True, False):
         v, t = values.clone().requires_grad_(), table.clone().requires_grad_()
         if sparse:
-            made = decode(Picks(indices, width), v, t)
+            made = decode(Picks.fixed(indices, width), v.reshape(-1), t)
         else:
             made = torch.zeros(n, width, dtype=torch.float64).scatter_add(1, indices, v) @ t
         (made * x).sum().backward()
@@ -56,7 +56,9 @@ def test_picked_pre_activations_have_the_dense_gradients(sizes, seed):
     for sparse in (True, False):
         e, b = encoder.clone().requires_grad_(), bias.clone().requires_grad_()
         pre = x @ e.T + b
-        found = picked(Picks(indices, width), pre.detach(), e, b, x) if sparse else pre.gather(1, indices)
+        found = pre.gather(1, indices)
+        if sparse:
+            found = picked(Picks.fixed(indices, width), pre.detach(), e, b, x).view(n, -1)
         (found * values).sum().backward()
         results.append((found.detach(), e.grad, b.grad))
     for sparse, dense in zip(*results, strict=True):
@@ -66,7 +68,7 @@ def test_picked_pre_activations_have_the_dense_gradients(sizes, seed):
 def test_latents_that_nothing_picked_get_no_gradient():
     table = torch.ones(5, 2, requires_grad=True)
     values = torch.ones(3, 1, requires_grad=True)
-    decode(Picks(torch.tensor([[1], [3], [1]]), 5), values, table).sum().backward()
+    decode(Picks.fixed(torch.tensor([[1], [3], [1]]), 5), values.reshape(-1), table).sum().backward()
     assert table.grad.tolist() == [[0, 0], [2, 2], [0, 0], [1, 1], [0, 0]]
     assert values.grad.tolist() == [[2]] * 3
 
@@ -89,6 +91,65 @@ def test_the_largest_entries_are_those_of_topk(n, latents, k, values, seed):
     assert all(len(set(row)) == k for row in found.tolist())
     expected = pre.topk(k, dim=1).values
     assert torch.equal(pre.gather(1, found).sort(dim=1, descending=True).values, expected)
+
+
+def test_of_latents_is_indexing_with_its_gradient():
+    picks = Picks.at(torch.tensor([0, 4, 6, 7, 14]), 3, 5)
+    parameter = torch.randn(5, dtype=torch.float64, requires_grad=True)
+    given = torch.randn(5, dtype=torch.float64)
+    (of_latents(parameter, picks) * given).sum().backward()
+    plain = parameter.detach().clone().requires_grad_()
+    (plain[torch.tensor([0, 4, 1, 2, 4])] * given).sum().backward()
+    assert torch.allclose(parameter.grad, plain.grad)
+
+
+@given(n=st.integers(1, 12), width=st.integers(1, 9), d=st.integers(1, 5), seed=st.integers(0, 500))
+@settings(max_examples=60, deadline=None)
+def test_ragged_picks_decode_as_dense_ones_do(n, width, d, seed):
+    generator = Seed(seed).torch()
+    chosen = torch.rand(n, width, generator=generator) < 0.3
+    dense = torch.randn(n, width, generator=generator, dtype=torch.float64) * chosen
+    table = torch.randn(width, d, generator=generator, dtype=torch.float64)
+    given = torch.randn(n, d, generator=generator, dtype=torch.float64)
+    places = chosen.reshape(-1).nonzero().squeeze(1)
+    groups = torch.tensor(sorted({max(1, width // 3), width}))
+    for crowded in (False, True):
+        picks = Picks.at(places, n, width)
+        picks.crowded = crowded
+        values, rows_of = dense.reshape(-1)[places].requires_grad_(), table.clone().requires_grad_()
+        made = decode(picks, values, rows_of)
+        (made * given).sum().backward()
+        assert torch.allclose(made, dense @ table)
+        assert torch.allclose(values.grad, (given @ table.T).reshape(-1)[places])
+        assert torch.allclose(rows_of.grad, dense.T @ given)
+        assert torch.allclose(picks.dense(values), dense)
+        parts = decode(picks.grouped(groups), values.detach(), table).view(n, len(groups), d)
+        assert torch.allclose(parts[:, 0], dense[:, : groups[0]] @ table[: groups[0]])
+        assert torch.allclose(parts.sum(dim=1), dense @ table)
+
+
+@given(
+    n=st.integers(1, 40),
+    width=st.integers(1, 200),
+    share=st.floats(0, 1),
+    values=st.integers(1, 400),
+    seed=st.integers(0, 999),
+)
+@settings(max_examples=150, deadline=None)
+def test_the_largest_of_all_are_those_of_a_sort(n, width, share, values, seed):
+    count = max(1, round(share * share * n * width))
+    x = torch.randint(values, (n, width), generator=Seed(seed).torch()).float()
+    found = largest_of_all(x, count)
+    assert len(set(found.tolist())) == count
+    assert found.tolist() == sorted(found.tolist())
+    expected = x.reshape(-1).sort(descending=True).values[:count]
+    assert torch.equal(x.reshape(-1)[found].sort(descending=True).values, expected)
+
+
+def test_the_largest_of_an_array_with_nan_are_found_all_the_same():
+    x = torch.ones(64, 64)
+    x[:, 3] = float("nan")
+    assert len(largest_of_all(x, 5)) == 5
 
 
 class Sizes(TorchDispatchMode):

@@ -7,12 +7,14 @@ from scipy.optimize import minimize
 
 from prosect.core.errors import BadInput, NotFinite
 from prosect.core.seeds import Seed
+from prosect.decompose.auxiliary import auxiliary_loss
 from prosect.decompose.dictionary import Dictionary
 from prosect.decompose.quality import measure
 from prosect.decompose.recipe import Recipe
 from prosect.decompose.sparsity import TopK
+from prosect.decompose.start import geometric_median
 from prosect.decompose.streams import ArrayStream
-from prosect.decompose.trainer import Trainer, auxiliary_loss, geometric_median
+from prosect.decompose.trainer import Trainer
 
 ALPHA = 1 / 4
 

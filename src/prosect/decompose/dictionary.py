@@ -12,7 +12,7 @@ the units of what is written.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,12 +20,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from prosect.core.canonical import Json
-from prosect.core.errors import BadInput, NotFinite, ShapeMismatch, UnknownName
+from prosect.core.canonical import Json, plain
+from prosect.core.errors import BadInput, NotFinite, ShapeMismatch, UnknownName, Unsupported
 from prosect.core.seeds import Seed
 from prosect.decompose.base import SEED, Fittable, needed
 from prosect.decompose.contract import ActivationStream, Codes
 from prosect.decompose.kernels import Picks, decode
+from prosect.decompose.layers import check_layers, check_zeros, cross_layer_masks
+from prosect.decompose.objective import Objective
+from prosect.decompose.objectives import objective_for, objective_of
+from prosect.decompose.pursuit import Pursuit
 from prosect.decompose.recipe import DEFAULT, Recipe
 from prosect.decompose.sparsity import Sparsity, sparsity_of
 
@@ -65,13 +69,24 @@ class Dictionary(Fittable):
     Args:
         sites: what it reads: a site or several.
         latents: how many.
-        sparsity: which latents may fire.
+        sparsity: which latents may fire. In its place may stand an objective (`prosect.decompose.objectives`),
+            which says how training brings about which sparsity; without one, TopK is trained as such and
+            other sparsities are for weights from elsewhere.
         targets: sites it writes; None for those it reads.
         skip: whether a linear path leads around the latents (skip transcoder; Paulo, Shabalin & Belrose
             2025, "Transcoders beat sparse autoencoders for interpretability").
         recipe: how it is trained.
         seed: of its start.
         device: where it is trained and kept.
+        objective: the objective, where the sparsity it ends in is given too.
+        cross_layer: whether sites are layers, of which each has an equal share of the latents, and a latent reads
+            its layer and writes it and later ones (`prosect.decompose.layers`).
+
+    Attributes:
+        history_: L0, FVU and share of dead latents while it was trained.
+        facts_: what is known of its training: ``l0`` on ``positions`` positions after it, ``target_l0``,
+            the ``threshold`` where it was calibrated, whether that was on ``fresh`` activations, and
+            ``scales``, how large activations are at each site written. Empty for weights from elsewhere.
     """
 
     kind: ClassVar[str] = "topk"
@@ -84,6 +99,8 @@ class Dictionary(Fittable):
     recipe: Recipe = DEFAULT
     seed: Seed = SEED
     device: str = "cpu"
+    objective: Objective | None = None
+    cross_layer: bool = False
     widths_: dict[str, int] = field(init=False, repr=False)
     encoder_: Float[Tensor, "latents reads"] = field(init=False, repr=False)
     bias_: Float[Tensor, " latents"] = field(init=False, repr=False)
@@ -94,6 +111,7 @@ class Dictionary(Fittable):
     threshold_: Float[Tensor, " latents"] = field(init=False, repr=False)
     unit_: bool = field(init=False, repr=False)
     history_: list[dict[str, Json]] = field(init=False, repr=False)
+    facts_: dict[str, Json] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.sites = _tuple(self.sites)
@@ -104,13 +122,39 @@ class Dictionary(Fittable):
                 raise BadInput(f"the sites {sites} for a dictionary", "at least one site, each once")
         if self.latents < 1:
             raise BadInput(f"{self.latents} latents", "at least 1")
+        if isinstance(self.sparsity, Objective):
+            self.objective, self.sparsity = self.sparsity, self.sparsity.after
+        if self.objective is not None:
+            self.objective.check(self.latents)
+            if self.objective.after != self.sparsity:
+                raise BadInput(f"{self.objective} ending in {self.sparsity}", f"{self.objective.after}")
         self.sparsity.check(self.latents)
+        if isinstance(self.sparsity, Pursuit) and (self.targets is not None or self.skip):
+            raise Unsupported(
+                f"matching pursuit by a dictionary that reads {self.reads} and writes {self.writes}",
+                "one that writes what it reads, without a skip: its codes are found from what is to be written",
+            )
+        if self.cross_layer:
+            check_layers(self.latents, self.reads, self.writes)
+        for site in self.recipe.site_weights or {}:
+            if site not in self.writes:
+                raise UnknownName("site to weigh", site, self.writes)
+
+    @property
+    def trained_by(self) -> Objective:
+        """Its objective.
+
+        Raises:
+            Unsupported: it has none, and its sparsity does not imply one.
+        """
+        return objective_for(self.sparsity) if self.objective is None else self.objective
 
     @property
     def name(self) -> str:
-        """``topk@site``, ``topk@read~written``; several sites are joined by ``+``."""
+        """``topk@site``, ``l1@read~written``: objective or else sparsity, and sites, joined by ``+``."""
         target = "" if self.targets is None else f"~{'+'.join(self.writes)}"
-        return f"{self.sparsity.name}@{'+'.join(self.reads)}{target}"
+        how = self.sparsity.name if self.objective is None else self.objective.name
+        return f"{how}@{'+'.join(self.reads)}{target}"
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -133,7 +177,13 @@ class Dictionary(Fittable):
         unit = {"unit"} if self.fitted and self.unit_ else set()
         return frozenset({"decode", "directions", "nonnegative", "sparse", "streaming", *unit})
 
-    def fit(self, stream: ActivationStream, workspace: Path | None = None, every: int = 500) -> Dictionary:
+    def fit(
+        self,
+        stream: ActivationStream,
+        workspace: Path | None = None,
+        every: int = 500,
+        fresh: ActivationStream | None = None,
+    ) -> Dictionary:
         """Train on a stream, going through it once; returns self.
 
         Args:
@@ -141,18 +191,25 @@ class Dictionary(Fittable):
             workspace: a folder for checkpoints: training that was killed goes on from the last one there
                 and ends with the same bits. The folder belongs to this training; remove it afterwards.
             every: training steps between checkpoints.
+            fresh: activations not trained on, from which thresholds are calibrated and L0 is measured; None
+                takes the first ones of the stream.
 
         Raises:
             TooLittleData: the stream has less than one batch.
             NotFinite: an activation is NaN or infinite (site and block are named), or training diverged.
             Conflict: the workspace holds a checkpoint of another training.
+            Unsupported: its sparsity does not say how to train it, and it has no objective.
         """
         from prosect.decompose.train import train
 
         self.widths_ = {}
         widths = {site: stream.widths[site] for site in needed(self, stream)}
-        weights, history = train(self, stream, workspace, every)
-        return self.with_weights(weights, widths, history)
+        if fresh is not None:
+            needed(self, fresh)
+        weights, history, facts = train(self, stream, workspace, every, fresh)
+        self.with_weights(weights, widths, history)
+        self.facts_ = facts
+        return self
 
     def with_weights(
         self, weights: Weights, widths: Mapping[str, int], history: list[dict[str, Json]] | None = None
@@ -167,6 +224,7 @@ class Dictionary(Fittable):
         Raises:
             ShapeMismatch: they do not fit its latents and the widths.
             NotFinite: one of them is NaN or infinite.
+            BadInput: it is cross-layer, and a latent reads another layer or writes an earlier one.
         """
         for site in (*self.reads, *self.writes):
             if site not in widths:
@@ -190,15 +248,47 @@ class Dictionary(Fittable):
                 raise ShapeMismatch(f"{name} {found} for {self.name}", f"{shape}")
             if value is not None and not bool(torch.isfinite(value).all()):
                 raise NotFinite(f"NaN or infinity in the {name} of {self.name}", "finite numbers")
+        if self.cross_layer:
+            masks = cross_layer_masks(
+                self.latents, {s: widths[s] for s in self.reads}, {s: widths[s] for s in self.writes}
+            )
+            check_zeros(self.name, masks, weights.encoder, weights.decoder, weights.skip)
         self.encoder_, self.bias_, self.centre_ = weights.encoder, weights.bias, weights.centre
         self.decoder_, self.offset_ = weights.decoder, weights.offset
         self.skip_ = weights.offset.new_zeros((0, writes)) if weights.skip is None else weights.skip
         self.threshold_ = weights.offset.new_zeros(0) if weights.threshold is None else weights.threshold
         norms = self.decoder_[:, : widths[self.writes[0]]].norm(dim=1)
         self.unit_ = bool((norms - 1).abs().max() < 1e-4)
-        self.history_ = history or []
+        self.history_, self.facts_ = history or [], {}
         self.widths_ = {site: widths[site] for site in dict.fromkeys((*self.reads, *self.writes))}
         return self
+
+    def encoded_by(self, sparsity: Sparsity) -> Dictionary:
+        """The same dictionary with other codes: another k, or matching pursuit.
+
+        Raises:
+            BadInput: it is not fitted, or the sparsity makes no sense for its latents.
+            Unsupported: matching pursuit, where it writes other sites than it reads; or thresholds, where it
+                has none.
+        """
+        self._require_fitted()
+        if sparsity.thresholded and not self.sparsity.thresholded:
+            raise Unsupported(
+                f"thresholds for {self.name}, which has none",
+                "TopK or Pursuit",
+                "training one that has thresholds",
+            )
+        made = replace(self, sparsity=sparsity, objective=None)
+        weights = Weights(
+            self.encoder_,
+            self.bias_,
+            self.centre_,
+            self.decoder_,
+            self.offset_,
+            self.skip_ if self.skip else None,
+            self.threshold_ if sparsity.thresholded else None,
+        )
+        return made.with_weights(weights, self.widths_)
 
     def encoder(self, site: str) -> Float[Tensor, "latents width"]:
         """What each latent reads at one site."""
@@ -222,6 +312,10 @@ class Dictionary(Fittable):
         return torch.cat([x[site].to(self.encoder_) for site in self.reads], dim=1)
 
     def _encode(self, x: Mapping[str, Tensor]) -> Codes:
+        if isinstance(self.sparsity, Pursuit):
+            whole = self._read(x) - self.offset_
+            split = torch.split(whole, max(1, CHUNK // self.latents))
+            return Codes.joined([self.sparsity.pursue(rows, self.decoder_) for rows in split])
         here = self._read(x) - self.centre_
         threshold = self.threshold_ if self.sparsity.thresholded else None
         parts = []
@@ -232,7 +326,8 @@ class Dictionary(Fittable):
 
     def _decode(self, codes: Codes) -> dict[str, Tensor]:
         values = codes.values.to(self.decoder_)
-        whole = decode(Picks(codes.indices, self.latents), values.contiguous(), self.decoder_) + self.offset_
+        picks = Picks.fixed(codes.indices, self.latents)
+        whole = decode(picks, values.reshape(-1), self.decoder_) + self.offset_
         return {site: whole[:, self._columns(self.writes, site)] for site in self.writes}
 
     def _directions(self) -> Tensor:
@@ -240,26 +335,56 @@ class Dictionary(Fittable):
 
     def _columns(self, sites: tuple[str, ...], wanted: str) -> slice:
         self._require_fitted()
+        return self.span({site: self.widths_[site] for site in sites}, wanted)
+
+    @staticmethod
+    def span(widths: Mapping[str, int], wanted: str) -> slice:
+        """The columns of one site among several side by side.
+
+        Raises:
+            UnknownName: it is not among them.
+        """
         start = 0
-        for site in sites:
+        for site, width in widths.items():
             if site == wanted:
-                return slice(start, start + self.widths_[site])
-            start += self.widths_[site]
-        raise UnknownName("site", wanted, sites)
+                return slice(start, start + width)
+            start += width
+        raise UnknownName("site", wanted, widths)
+
+    @classmethod
+    def from_state(cls, tensors: Mapping[str, Tensor], about: Json) -> Dictionary:
+        """What `state` described. See `Fittable.from_state`."""
+        if isinstance(about, dict) and isinstance(about.get("fitted"), dict):  # older ones have no facts
+            about = {**about, "fitted": {"facts": {}, **about["fitted"]}}
+        return super().from_state(tensors, about)
 
     @classmethod
     def _given(cls, given: dict[str, Json]) -> dict[str, Any]:
         out = super()._given(given)
-        out["recipe"], out["sparsity"] = Recipe(**given["recipe"]), sparsity_of(given["sparsity"])
+        recipe: dict[str, Any] = {
+            key: tuple(v) if isinstance(v, list) else v for key, v in given["recipe"].items()
+        }
+        out["recipe"], out["sparsity"] = Recipe(**recipe), sparsity_of(given["sparsity"])
+        out["objective"] = objective_of(given.get("objective"))
         return out
 
     def asked(self) -> dict[str, Json]:
         """What was given to the constructor, as JSON."""
-        sparsity = {"name": self.sparsity.name, **asdict(self.sparsity)}  # type: ignore[call-overload]
-        return {**super().asked(), "sparsity": sparsity}
+        named = {
+            what: None if part is None else {"name": part.name, **plain(part)}
+            for what, part in (("sparsity", self.sparsity), ("objective", self.objective))
+        }
+        return {**super().asked(), **named}
 
     def _facts(self) -> list[tuple[str, object]]:
         rows: list[tuple[str, object]] = [("sparsity", str(self.sparsity))]
+        if self.objective is not None:
+            rows.append(("trained by", str(self.objective)))
+        if self.facts_:
+            target = self.facts_["target_l0"]
+            asked = "" if target is None else f" of {target:g} asked for"
+            where = "activations not trained on" if self.facts_["fresh"] else "activations trained on"
+            rows.append(("L0 after training", f"{self.facts_['l0']:.2f}{asked}, on {where}"))
         if self.history_:
             last = self.history_[-1]
             rows.append(

@@ -4,7 +4,8 @@ A dictionary with n latents of which k fire does one dense product for each batc
 Everything else is a weighted sum of table rows: decoding sums decoder rows over a position's latents, and
 a weight's gradient sums positions over a latent's firings, which is the same sum with the list of picks
 read the other way. `embedding_bag` does both without ever making a positions × k × width array, each sum in
-a fixed order, so that results repeat to the bit.
+a fixed order, so that results repeat to the bit. Where so many latents fire that dense products are cheaper,
+as under an L1 penalty that has just begun to bite, those are used.
 """
 
 from __future__ import annotations
@@ -17,42 +18,98 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+CROWDED = 1 / 16
+"""Share of latents picked above which dense products are cheaper."""
+
 
 class Picks:
     """Which latents each position picked, and the same list sorted by latent.
 
     Args:
-        indices: latents, each at most once in a row.
+        rows: position of each pick, ascending.
+        latents: its latent, at most once for each position.
+        n: number of positions.
         width: number of latents.
+        crowded: whether to multiply densely.
     """
 
-    def __init__(self, indices: Int[Tensor, "n k"], width: int) -> None:
-        self.indices, self.width = indices, width
+    def __init__(
+        self, rows: Int[Tensor, " m"], latents: Int[Tensor, " m"], n: int, width: int, crowded: bool = False
+    ) -> None:
+        self.rows, self.latents, self.n, self.width, self.crowded = rows, latents, n, width, crowded
+
+    @classmethod
+    def fixed(cls, indices: Int[Tensor, "n k"], width: int) -> Picks:
+        """The same number of latents at each position."""
+        n, k = indices.shape
+        rows = torch.arange(n, device=indices.device).repeat_interleave(k)
+        return cls(rows, indices.reshape(-1), n, width)
+
+    @classmethod
+    def at(cls, places: Int[Tensor, " m"], n: int, width: int) -> Picks:
+        """Places in the n × width array laid flat, ascending: as many latents at each position as fall there."""
+        rows = torch.div(places, width, rounding_mode="floor")
+        return cls(rows, places - rows * width, n, width, len(places) > CROWDED * n * width)
+
+    def grouped(self, boundaries: Int[Tensor, " groups"]) -> Picks:
+        """The same picks with each position split in groups of latents, numbered position × groups + group.
+
+        Args:
+            boundaries: the latent before which each group ends, ascending; the last is the width. Within a
+                position, picks must ascend by latent.
+        """
+        group = torch.bucketize(self.latents, boundaries, right=True)
+        count = len(boundaries)
+        made = Picks(self.rows * count + group, self.latents, self.n * count, self.width)
+        made.order, made.starts = self.order, self.starts
+        return made
 
     @cached_property
-    def order(self) -> Int[Tensor, " nk"]:
-        """The flat list of picks, sorted by latent and then by position."""
-        return self.indices.reshape(-1).argsort(stable=True)
+    def places(self) -> Int[Tensor, " m"]:
+        """Where the picks are in the positions × width array laid flat."""
+        return self.rows * self.width + self.latents
 
     @cached_property
-    def positions(self) -> Int[Tensor, " nk"]:
-        """The position of each pick, in that order."""
-        return torch.div(self.order, self.indices.shape[1], rounding_mode="floor")
+    def bags(self) -> Int[Tensor, " n"]:
+        """Where each position's picks begin."""
+        counts = torch.bincount(self.rows, minlength=self.n)
+        return counts.cumsum(0) - counts
+
+    @cached_property
+    def order(self) -> Int[Tensor, " m"]:
+        """The list of picks sorted by latent and then by position."""
+        return self.latents.argsort(stable=True)
 
     @cached_property
     def starts(self) -> Int[Tensor, " width"]:
         """Where each latent's picks begin in that order."""
-        counts = torch.bincount(self.indices.reshape(-1), minlength=self.width)
+        counts = torch.bincount(self.latents, minlength=self.width)
         return counts.cumsum(0) - counts
 
+    def dense(self, values: Float[Tensor, " m"]) -> Float[Tensor, "n width"]:
+        """The values at their places, zero elsewhere."""
+        empty = values.new_zeros(self.n * self.width)
+        return empty.scatter(0, self.places, values).view(self.n, self.width)
+
     def over_latents(
-        self, values: Float[Tensor, "n k"], table: Float[Tensor, "n d"]
+        self, values: Float[Tensor, " m"], table: Float[Tensor, "n d"]
     ) -> Float[Tensor, "width d"]:
-        """For each position, the sum over latents that picked it of value times the table's row."""
-        weights = values.reshape(-1)[self.order]
+        """For each latent, the sum over positions that picked it of value times the table's row."""
+        if self.crowded:
+            return self.dense(values).T @ table
         return F.embedding_bag(
-            self.positions, table, self.starts, mode="sum", per_sample_weights=weights.contiguous()
+            self.rows[self.order],
+            table,
+            self.starts,
+            mode="sum",
+            per_sample_weights=values[self.order].contiguous(),
         )
+
+    def total(self, values: Float[Tensor, " m"]) -> Float[Tensor, " width"]:
+        """For each latent, the sum of its values."""
+        if self.crowded:
+            return self.dense(values).sum(dim=0)
+        return self.over_latents(values, values.new_ones((self.n, 1))).squeeze(1)
 
 
 class _TableGradient(torch.autograd.Function):
@@ -72,10 +129,14 @@ class _TableGradient(torch.autograd.Function):
 
 
 def decode(
-    picks: Picks, values: Float[Tensor, "n k"], table: Float[Tensor, "width d"]
+    picks: Picks, values: Float[Tensor, " m"], table: Float[Tensor, "width d"]
 ) -> Float[Tensor, "n d"]:
     """For each position, the sum of its picks' table rows times their values; differentiable in both."""
-    out = F.embedding_bag(picks.indices, table.detach(), mode="sum", per_sample_weights=values)
+    if picks.crowded:
+        return picks.dense(values) @ table
+    out = F.embedding_bag(
+        picks.latents, table.detach(), picks.bags, mode="sum", per_sample_weights=values.contiguous()
+    )
     if not table.requires_grad:
         return out
     return _TableGradient.apply(out, table, values.detach(), picks)  # type: ignore[no-untyped-call, no-any-return]
@@ -94,10 +155,7 @@ class _EncoderGradient(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         gradient = gradients[0].contiguous()
         (x,) = ctx.saved_tensors
-        ones = x.new_ones((len(x), 1))
-        encoder = ctx.picks.over_latents(gradient, x)
-        bias = ctx.picks.over_latents(gradient, ones).squeeze(1)
-        return None, encoder, bias, None, None
+        return None, ctx.picks.over_latents(gradient, x), ctx.picks.total(gradient), None, None
 
 
 def picked(
@@ -106,7 +164,7 @@ def picked(
     encoder: Float[Tensor, "width d"],
     bias: Float[Tensor, " width"],
     x: Float[Tensor, "n d"],
-) -> Float[Tensor, "n k"]:
+) -> Float[Tensor, " m"]:
     """The picked pre-activations, differentiable in encoder and bias (not in ``x``).
 
     Args:
@@ -116,5 +174,23 @@ def picked(
         bias: of each latent.
         x: what was encoded.
     """
-    values = pre.gather(1, picks.indices)
+    values = pre.reshape(-1)[picks.places]
     return _EncoderGradient.apply(values, encoder, bias, x, picks)  # type: ignore[no-untyped-call, no-any-return]
+
+
+class _LatentGradient(torch.autograd.Function):
+    """Sums the gradients of a latent's picks in a fixed order, which plain indexing does not promise."""
+
+    @staticmethod
+    def forward(ctx: Any, parameter: Tensor, picks: Picks) -> Tensor:
+        ctx.picks = picks
+        return parameter[picks.latents]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return ctx.picks.total(gradients[0].contiguous()), None
+
+
+def of_latents(parameter: Float[Tensor, " width"], picks: Picks) -> Float[Tensor, " m"]:
+    """For each pick, the number that belongs to its latent; differentiable."""
+    return _LatentGradient.apply(parameter, picks)  # type: ignore[no-untyped-call, no-any-return]

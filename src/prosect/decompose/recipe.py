@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from prosect.core.errors import BadInput
+
+RESAMPLE = (0.2, 0.4, 0.6)
+"""When dead latents are drawn anew unless told otherwise; late enough to know them, early enough to learn."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +27,13 @@ class Recipe:
         aux_latents: dead latents that take part for each position; None for half the written width.
         dead_after: positions without firing after which a latent counts as dead; None for 10 million or a
             tenth of the training, whichever is less.
+        resample: shares of the training at which dead latents are drawn anew from what is reconstructed
+            badly; None for 0.2, 0.4 and 0.6 where AuxK cannot bring them back, and never elsewhere.
+        site_weights: how much the error at a site counts; 1 where none is given.
         start: around which point activations are centred.
         start_rows: positions that this point and the scale are estimated from.
+        calibration_rows: positions on which L0 is measured after training, and before that thresholds are
+            found where training leaves them open.
     """
 
     batch: int = 2048
@@ -34,11 +43,16 @@ class Recipe:
     aux: float = 1 / 32
     aux_latents: int | None = None
     dead_after: int | None = None
+    resample: tuple[float, ...] | None = None
+    site_weights: Mapping[str, float] | None = None
     start: Literal["geometric median", "mean"] = "geometric median"
     start_rows: int = 16384
+    calibration_rows: int = 16384
 
     def __post_init__(self) -> None:
         positive: dict[str, float] = {"batch": self.batch, "start_rows": self.start_rows}
+        positive |= {"calibration_rows": self.calibration_rows}
+        positive |= {f"the weight of {site}": weight for site, weight in (self.site_weights or {}).items()}
         optional = {"rate": self.rate, "aux_latents": self.aux_latents, "dead_after": self.dead_after}
         positive |= {name: value for name, value in optional.items() if value is not None}
         for name, value in positive.items():
@@ -50,8 +64,16 @@ class Recipe:
             raise BadInput(
                 f"warmup {self.warmup} and decay {self.decay}", "shares of the steps that sum to at most 1"
             )
+        if self.resample is not None:
+            object.__setattr__(self, "resample", tuple(self.resample))
+            if not all(0 < share < 1 for share in self.resample or ()):
+                raise BadInput(f"resampling at {self.resample}", "shares of the training between 0 and 1")
         if self.start not in ("geometric median", "mean"):
             raise BadInput(f"start = {self.start!r}", "'geometric median' or 'mean'")
+
+    def resamples(self, auxk: bool) -> tuple[float, ...]:
+        """When dead latents are drawn anew, given whether AuxK can bring them back."""
+        return (() if auxk else RESAMPLE) if self.resample is None else self.resample
 
     def rate_for(self, latents: int) -> float:
         """The learning rate at its height."""

@@ -2,7 +2,8 @@
 
 There are few such forms, because most of what training tells apart ends the same way: ReLU, JumpReLU, Gated,
 BatchTopK and Matryoshka dictionaries all fire where a pre-activation is above its latent's threshold
-(`Threshold`); those trained with a fixed number at each position keep the largest (`TopK`).
+(`Threshold`); those trained with a fixed number at each position keep the largest (`TopK`). The ways of training
+are in `prosect.decompose.objectives`. Any dictionary can also be encoded by matching pursuit (`Pursuit`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor
 from prosect.core.canonical import Json
 from prosect.core.errors import BadInput, UnknownName
 from prosect.decompose.contract import Codes
+from prosect.decompose.pursuit import Pursuit
 
 
 @runtime_checkable
@@ -112,7 +114,32 @@ def largest(pre: Float[Tensor, "n latents"], k: int) -> Int[Tensor, "n k"]:
     return best // k * groups + chosen.gather(1, best % k)
 
 
-SPARSITIES: dict[str, type[Sparsity]] = {"topk": TopK, "threshold": Threshold}
+SCREEN = 128
+"""Entries that share a maximum while the largest of a whole array are sought, at most."""
+
+
+def largest_of_all(x: Float[Tensor, "n width"], count: int) -> Int[Tensor, " count"]:
+    """Where the ``count`` largest entries of a whole array are, in the array laid flat, ascending; exact.
+
+    The array is dealt into groups. The count-th largest of the groups' maxima is an entry that count - 1
+    others reach, so no entry below it can be among the largest, and few remain to be sorted.
+    """
+    flat = x.reshape(-1)
+    group = SCREEN
+    while group > 1 and (len(flat) % group or len(flat) // group < 4 * count):
+        group //= 2
+    candidates = torch.arange(0)
+    if group > 1:
+        maxima = flat.view(group, -1).amax(dim=0)
+        floor = maxima.topk(count, sorted=False).values.min()
+        candidates = (flat >= floor).nonzero().squeeze(1)
+    if len(candidates) < count:  # too few to screen, or NaN among them
+        candidates = torch.arange(len(flat), device=flat.device)
+    chosen = flat[candidates].topk(count, sorted=False).indices
+    return candidates[chosen].sort().values
+
+
+SPARSITIES: dict[str, type[Sparsity]] = {"topk": TopK, "threshold": Threshold, "pursuit": Pursuit}
 
 
 def sparsity_of(stored: Json) -> Sparsity:

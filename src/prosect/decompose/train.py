@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+import torch
 from torch import Tensor
 
 from prosect.core.canonical import Json, digest
@@ -12,9 +13,10 @@ from prosect.core.errors import BadInput, Conflict, ShapeMismatch, TooLittleData
 from prosect.core.progress import step as progress_step
 from prosect.core.schema import SCHEMA, check_version
 from prosect.decompose.base import needed
+from prosect.decompose.calibrate import calibrated
 from prosect.decompose.contract import ActivationStream
 from prosect.decompose.dictionary import Weights
-from prosect.decompose.streams import batches
+from prosect.decompose.streams import batches, first
 from prosect.decompose.trainer import Trainer
 from prosect.store.tensors import load_tensors, save_tensors
 
@@ -25,15 +27,28 @@ NOTES = 200
 """Points of the training's history."""
 
 
-def train(
-    dictionary: Dictionary, stream: ActivationStream, workspace: Path | None = None, every: int = 500
-) -> tuple[Weights, list[dict[str, Json]]]:
-    """Train what ``dictionary`` asks for; see `Dictionary.fit`.
+class Trained(NamedTuple):
+    """What training gives.
 
-    Returns:
-        The weights in inference form, and the history: L0, FVU and share of dead latents in the batches
-        at about `NOTES` steps.
+    Attributes:
+        weights: in the form used after training.
+        history: L0, FVU and share of dead latents in the batches at about `NOTES` steps.
+        facts: see `Dictionary.facts_`.
     """
+
+    weights: Weights
+    history: list[dict[str, Json]]
+    facts: dict[str, Json]
+
+
+def train(
+    dictionary: Dictionary,
+    stream: ActivationStream,
+    workspace: Path | None = None,
+    every: int = 500,
+    fresh: ActivationStream | None = None,
+) -> Trained:
+    """Train what ``dictionary`` asks for; see `Dictionary.fit`."""
     batch_rows = dictionary.recipe.batch
     steps = len(stream) // batch_rows
     if steps < 1:
@@ -75,7 +90,11 @@ def train(
         raise ShapeMismatch(
             f"{trainer.step * batch_rows:,} positions in a stream of {len(stream):,}", "as many as it says"
         )
-    return trainer.weights(), trainer.history
+    sample = first(stream if fresh is None else fresh, dictionary.recipe.calibration_rows).arrays
+    x = torch.cat([sample[site].to(trainer.encoder) for site in dictionary.reads], dim=1)
+    weights, facts = calibrated(trainer.weights(), trainer.objective, x)
+    facts |= {"fresh": fresh is not None, "scales": trainer.scales()}
+    return Trained(weights, trainer.history, facts)
 
 
 def _read(checkpoint: Path, key: str) -> tuple[dict[str, Tensor], int, list[dict[str, Json]]]:

@@ -1,25 +1,30 @@
 """A sparse dictionary in the form it is trained in, and one step of training.
 
 Activations are centred and brought to unit variance, so that rates and losses mean the same for every
-model. Decoder rows keep norm 1: gradients are projected onto the sphere and rows renormalised after each
-step, else sparsity could be bought with long rows. All that training carries from one step to the next is
-in `Trainer.tensors`, and no random number is drawn after the start, so training can stop anywhere.
+model. Decoder rows keep norm 1, over all sites written together: gradients are projected onto the sphere and
+rows renormalised after each step, else sparsity could be bought with long rows. What differs between the ways
+of training is in their `Objective`. All that training carries from one step to the next is in
+`Trainer.tensors`, and what is drawn after the start is drawn from a seed of its step, so training can stop anywhere.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from prosect.core.canonical import Json
-from prosect.core.errors import BadInput, NotFinite
+from prosect.core.errors import NotFinite
+from prosect.decompose.auxiliary import auxiliary_loss
 from prosect.decompose.contract import ActivationStream
 from prosect.decompose.dictionary import Weights
-from prosect.decompose.kernels import Picks, decode, picked
+from prosect.decompose.kernels import picked
+from prosect.decompose.layers import Masks, cross_layer_masks
+from prosect.decompose.objective import Step
+from prosect.decompose.resampling import redraw
+from prosect.decompose.start import Scaling, on_sphere, scaling
 from prosect.decompose.streams import first
 
 if TYPE_CHECKING:
@@ -27,13 +32,6 @@ if TYPE_CHECKING:
 
 DEAD_AFTER = 10_000_000
 """Positions without firing after which a latent is dead, at most."""
-
-
-class Scaling(NamedTuple):
-    """How sites side by side are standardised: (x - centre) / scale, one scale for each site."""
-
-    centre: Float[Tensor, " width"]
-    scale: Float[Tensor, " width"]
 
 
 class Trainer:
@@ -52,6 +50,7 @@ class Trainer:
     def __init__(self, dictionary: Dictionary, widths: Mapping[str, int], steps: int) -> None:
         self.dictionary, self.steps, self.step = dictionary, steps, 0
         self.recipe = recipe = dictionary.recipe
+        self.objective = dictionary.trained_by
         self.reads = {site: widths[site] for site in dictionary.reads}
         self.writes = {site: widths[site] for site in dictionary.writes}
         device, latents = dictionary.device, dictionary.latents
@@ -61,18 +60,32 @@ class Trainer:
         self.decoder = torch.zeros((latents, written), device=device, requires_grad=True)
         self.offset = torch.zeros(written, device=device, requires_grad=True)
         self.skip = torch.zeros((read if dictionary.skip else 0, written), device=device, requires_grad=True)
+        self.extra = {
+            name: p.to(device).requires_grad_() for name, p in self.objective.extra(latents).items()
+        }
+        self.state = self.objective.state()
+        self.masks: Masks | None = None
+        if dictionary.cross_layer:
+            self.masks = Masks(*(m.to(device) for m in cross_layer_masks(latents, self.reads, self.writes)))
+        self.spans = tuple(dictionary.span(self.writes, site) for site in self.writes)
         self.idle = torch.zeros(latents, dtype=torch.long, device=device)
         self.history: list[dict[str, Json]] = []
 
         self.aux_latents = recipe.aux_latents or max(1, written // 2)
         self.dead_after = recipe.dead_after or max(1, min(DEAD_AFTER, steps * recipe.batch // 10))
+        self.resample_at = {round(s * steps) for s in recipe.resamples(self.objective.auxk)}
         self.optimiser = torch.optim.Adam(list(self.parameters().values()), lr=0.0, fused=True)
         self._last: dict[str, Tensor] = {}
 
     def parameters(self) -> dict[str, Tensor]:
         """What is learned."""
         named = {"encoder": self.encoder, "bias": self.bias, "decoder": self.decoder, "offset": self.offset}
-        return {**named, "skip": self.skip} if self.dictionary.skip else named
+        return {**named, **self.extra, **({"skip": self.skip} if self.dictionary.skip else {})}
+
+    @property
+    def tied(self) -> bool:
+        """Whether it writes what it reads."""
+        return tuple(self.reads) == tuple(self.writes)
 
     def start(self, stream: ActivationStream) -> None:
         """Centre and scale from the stream's first rows, and random weights.
@@ -85,66 +98,109 @@ class Trainer:
             NotFinite: one of them is NaN or infinite.
         """
         sample = first(stream, self.recipe.start_rows).arrays
-        self.read, self.write = self._scaling(sample, self.reads), self._scaling(sample, self.writes)
+        device = self.dictionary.device
+        self.read = scaling(sample, self.reads, self.recipe).to(device)
+        write = scaling(sample, self.writes, self.recipe).to(device)
+        # a site whose error counts w times is one whose activations are √w times as large
+        self.write = write._replace(scale=write.scale / self._site_weights().sqrt())
         seed = self.dictionary.seed.child("dictionary", "start")
+        encoder, decoder = self.masks[:2] if self.masks else (None, None)
         with torch.no_grad():
-            self.decoder.copy_(_on_sphere(self.decoder, seed.child("decoder").torch()))
-            same = tuple(self.reads) == tuple(self.writes)
+            self.decoder.copy_(on_sphere(self.decoder, seed.child("decoder").torch(), decoder))
             self.encoder.copy_(
-                self.decoder if same else _on_sphere(self.encoder, seed.child("encoder").torch())
+                self.decoder
+                if self.tied and self.masks is None
+                else on_sphere(self.encoder, seed.child("encoder").torch(), encoder)
             )
 
-    def _scaling(self, sample: Mapping[str, Tensor], sites: Mapping[str, int]) -> Scaling:
-        centres, scales = [], []
-        for site, width in sites.items():
-            x = sample[site].to("cpu", torch.float64)
-            centre = geometric_median(x) if self.recipe.start == "geometric median" else x.mean(dim=0)
-            scale = (x - centre).square().mean().sqrt()
-            if not scale > 0:
-                raise BadInput(
-                    f"{len(x):,} equal activations at {site}", "activations that vary", "another site"
-                )
-            centres.append(centre)
-            scales.append(scale.expand(width))
-        device = self.dictionary.device
-        return Scaling(torch.cat(centres).float().to(device), torch.cat(scales).float().to(device))
+    def _site_weights(self) -> Tensor:
+        given = self.recipe.site_weights or {}
+        weights = torch.tensor([float(given.get(site, 1.0)) for site in self.writes])
+        widths = torch.tensor(list(self.writes.values()))
+        return weights.repeat_interleave(widths).to(self.dictionary.device)
+
+    def scales(self) -> dict[str, float]:
+        """The scale of each site written: the root of the mean square of its centred activations."""
+        scale = self.write.scale * self._site_weights().sqrt()
+        return {site: float(scale[span][0]) for site, span in zip(self.writes, self.spans, strict=True)}
 
     def advance(self, batch: Mapping[str, Tensor]) -> None:
         """One training step on a batch of {site: (n, width)}."""
         x, y = self._standard(batch, self.reads, self.read), self._standard(batch, self.writes, self.write)
+        learned = self.parameters()
         with torch.no_grad():
             pre = torch.addmm(self.bias, x, self.encoder.T)
-            picks = Picks(self.dictionary.sparsity.codes(pre, None).indices, self.dictionary.latents)
-        codes = torch.relu(picked(picks, pre, self.encoder, self.bias, x))
-        made = decode(picks, codes, self.decoder) + self.offset
-        if self.dictionary.skip:
-            made = made + x @ self.skip
-        residual = y - made
-        loss = residual.square().mean()
-        dead = (self.idle >= self.dead_after).nonzero().squeeze(1)
-        if len(dead) and self.recipe.aux:
+            picks = self.objective.select(pre, learned)
+        outcome = self.objective.loss(
+            Step(
+                picks=picks,
+                values=picked(picks, pre, self.encoder, self.bias, x),
+                target=y,
+                decoder=self.decoder,
+                offset=self.offset,
+                around=x @ self.skip if self.dictionary.skip else None,
+                learned=learned,
+                state=self.state,
+                spans=self.spans,
+                progress=self.step / self.steps,
+            )
+        )
+        codes, residual, loss = outcome
+        dead = self._dead()
+        if len(dead) and self.recipe.aux and self.objective.auxk:
             loss = loss + self.recipe.aux * auxiliary_loss(
                 residual, x, pre, self.encoder, self.bias, self.decoder, dead, self.aux_latents
             )
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
-            gradient = self.decoder.grad
-            assert gradient is not None  # the decoder is in every loss
-            gradient -= (gradient * self.decoder).sum(dim=1, keepdim=True) * self.decoder
-            rate = self.recipe.rate_for(self.dictionary.latents)
-            for group in self.optimiser.param_groups:
-                group["lr"] = rate * self.recipe.schedule(self.step, self.steps)
-            self.optimiser.step()
-            self.decoder /= self.decoder.norm(dim=1, keepdim=True)
-
-            fired = torch.bincount(
-                picks.indices.reshape(-1), (codes > 0).reshape(-1).double(), len(self.idle)
-            )
+            self._descend()
+            fired = torch.bincount(picks.latents, (codes > 0).double(), len(self.idle))
             self.idle += len(x)
             self.idle[fired > 0] = 0
             self.step += 1
+            if self.step in self.resample_at:
+                self._resample(x, residual)
         self._last = {"residual": residual.detach(), "y": y, "codes": codes.detach()}
+
+    def _dead(self) -> Tensor:
+        return (self.idle >= self.dead_after).nonzero().squeeze(1)
+
+    def _descend(self) -> None:
+        """Step along the gradient, on the sphere and inside the masks."""
+        gradient = self.decoder.grad
+        assert gradient is not None  # the decoder is in every loss
+        if self.masks is not None:
+            for parameter, mask in zip((self.encoder, self.decoder, self.skip), self.masks, strict=True):
+                if parameter.grad is not None:
+                    parameter.grad *= mask
+        gradient -= (gradient * self.decoder).sum(dim=1, keepdim=True) * self.decoder
+        rate = self.recipe.rate_for(self.dictionary.latents)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate * self.recipe.schedule(self.step, self.steps)
+        self.optimiser.step()
+        self.decoder /= self.decoder.norm(dim=1, keepdim=True)
+        self.objective.settle(self.parameters())
+
+    def _resample(self, x: Tensor, residual: Tensor) -> None:
+        """Draw dead latents anew, and let the optimiser forget them."""
+        made = redraw(
+            self._dead(),
+            x,
+            residual,
+            self.encoder,
+            self.dictionary.seed.child("dictionary", "resample", self.step).torch(),
+            self.tied,
+            self.masks[:2] if self.masks else None,
+        )
+        self.encoder[made.latents], self.decoder[made.latents] = made.encoder, made.decoder
+        fresh = {"bias": torch.zeros_like(self.bias), **self.objective.extra(len(self.idle))}
+        for name, value in fresh.items():
+            self.parameters()[name][made.latents] = value.to(self.bias)[made.latents]
+        for name in ("encoder", "decoder", *fresh):
+            for moment in ("exp_avg", "exp_avg_sq"):
+                self.optimiser.state[self.parameters()[name]][moment][made.latents] = 0
+        self.idle[made.latents] = 0
 
     def note(self) -> str:
         """Measure the last batch, keep that in the history, and put it in words.
@@ -155,7 +211,7 @@ class Trainer:
         residual, y, codes = self._last["residual"], self._last["y"], self._last["codes"]
         spread = (y - y.mean(dim=0)).square().sum(dtype=torch.float64)
         fvu = float(residual.square().sum(dtype=torch.float64) / spread)
-        l0 = float((codes > 0).sum()) / len(codes)
+        l0 = float((codes > 0).sum()) / len(y)
         dead = float((self.idle >= self.dead_after).double().mean())
         if not torch.isfinite(residual).all():
             raise NotFinite(
@@ -169,27 +225,31 @@ class Trainer:
     def weights(self) -> Weights:
         """The inference form: scales folded away, codes in units of the first site it writes.
 
-        Multiplying all pre-activations by one positive number changes neither which are largest nor which
-        are positive, so the function stays the same.
+        Multiplying all pre-activations, and their thresholds, by one positive number changes neither which
+        are largest nor which are above, so the function stays the same. A threshold that is to be calibrated
+        is 0 still.
         """
         unit = self.write.scale[0]
         with torch.no_grad():
+            encoder, bias, threshold = self.objective.fold(self.encoder, self.bias, self.parameters())
             return Weights(
-                encoder=self.encoder * (unit / self.read.scale),
-                bias=self.bias * unit,
+                encoder=encoder * (unit / self.read.scale),
+                bias=bias * unit,
                 centre=self.read.centre.clone(),
                 decoder=self.decoder * (self.write.scale / unit),
                 offset=self.write.centre + self.write.scale * self.offset,
                 skip=self.skip * self.write.scale / self.read.scale[:, None]
                 if self.dictionary.skip
                 else None,
+                threshold=None if threshold is None else threshold * unit,
             )
 
     def tensors(self) -> dict[str, Tensor]:
         """All that the next step depends on."""
         out = {"idle": self.idle, **{name: p.detach() for name, p in self.parameters().items()}}
-        for side, scaling in (("read", self.read), ("write", self.write)):
-            out |= {f"{side}.centre": scaling.centre, f"{side}.scale": scaling.scale}
+        for side, standard in (("read", self.read), ("write", self.write)):
+            out |= {f"{side}.centre": standard.centre, f"{side}.scale": standard.scale}
+        out |= {f"objective.{name}": value for name, value in self.state.items()}
         for name, parameter in self.parameters().items():
             for moment, value in self.optimiser.state[parameter].items():
                 out[f"adam.{name}.{moment}"] = value
@@ -200,6 +260,8 @@ class Trainer:
         device = self.dictionary.device
         with torch.no_grad():
             self.idle.copy_(tensors["idle"])
+            for name, value in self.state.items():
+                value.copy_(tensors[f"objective.{name}"])
             for name, parameter in self.parameters().items():
                 parameter.copy_(tensors[name])
                 self.optimiser.state[parameter] = {
@@ -215,71 +277,3 @@ class Trainer:
     def _standard(self, batch: Mapping[str, Tensor], sites: Mapping[str, int], scaling: Scaling) -> Tensor:
         x = torch.cat([batch[site].to(self.encoder) for site in sites], dim=1)
         return (x - scaling.centre) / scaling.scale
-
-
-def auxiliary_loss(
-    residual: Float[Tensor, "n d"],
-    x: Float[Tensor, "n e"],
-    pre: Float[Tensor, "n latents"],
-    encoder: Float[Tensor, "latents e"],
-    bias: Float[Tensor, " latents"],
-    decoder: Float[Tensor, "latents d"],
-    dead: Int[Tensor, " dead"],
-    count: int,
-) -> Float[Tensor, ""]:
-    """How much of what is not explained the dead latents leave, had they fired: AuxK.
-
-    The ``count`` dead latents with the largest pre-activations at each position reconstruct the residual,
-    without the offset, which belongs to the main reconstruction. The residual is a constant here; the
-    gradient reaches encoder, bias and decoder of dead latents alone. Divided by the residual's variance,
-    so that it stays of one size while the main loss falls. Gao et al. 2024, appendix A.2.
-
-    Args:
-        residual: what the main reconstruction missed.
-        x: what was encoded.
-        pre: its pre-activations, made without gradients.
-        encoder: rows of latents.
-        bias: of latents.
-        decoder: rows of latents.
-        dead: which latents are dead; at least one.
-        count: how many of them may take part at each position.
-    """
-    target = residual.detach()
-    best = pre[:, dead].topk(min(count, len(dead)), dim=1, sorted=False).indices
-    picks = Picks(dead[best], len(encoder))
-    codes = torch.relu(picked(picks, pre, encoder, bias, x))
-    missed = target - decode(picks, codes, decoder)
-    spread = (target - target.mean(dim=0)).square().sum()
-    return missed.square().sum() / spread.clamp_min(torch.finfo(spread.dtype).tiny)
-
-
-def geometric_median(
-    x: Float[Tensor, "n width"], iterations: int = 100, tolerance: float = 1e-6
-) -> Float[Tensor, " width"]:
-    """The point with the least sum of distances to the rows, by Weiszfeld's iteration.
-
-    It resists the few positions of huge norm that residual streams have, which a mean does not.
-
-    Args:
-        x: rows.
-        iterations: at most this many.
-        tolerance: it stops when a step is shorter than this share of the mean distance.
-    """
-    at: Tensor = x.mean(dim=0)
-    for _ in range(iterations):
-        distance = (x - at).norm(dim=1)
-        typical = distance.mean()
-        if not typical > 0:
-            break
-        weight = distance.clamp_min(float(typical) * 1e-9).reciprocal()
-        before, at = at, weight @ x / weight.sum()
-        if (at - before).norm() <= tolerance * typical:
-            break
-    return at
-
-
-def _on_sphere(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Rows of norm 1 in uniformly random directions, drawn on the CPU so that devices agree."""
-    drawn: Tensor = torch.randn(like.shape, generator=generator, dtype=torch.float64)
-    drawn /= drawn.norm(dim=1, keepdim=True)
-    return drawn.to(like)
