@@ -75,6 +75,8 @@ def decode(
     picks: Picks, values: Float[Tensor, "n k"], table: Float[Tensor, "width d"]
 ) -> Float[Tensor, "n d"]:
     """For each position, the sum of its picks' table rows times their values; differentiable in both."""
+    if not values.shape[1]:  # nothing was picked anywhere, which embedding_bag refuses
+        return values @ table[:0]
     out = F.embedding_bag(picks.indices, table.detach(), mode="sum", per_sample_weights=values)
     if not table.requires_grad:
         return out

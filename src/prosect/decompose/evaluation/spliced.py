@@ -145,13 +145,11 @@ class Recovered:
     k: ClassVar[int] = 3
 
     def value(self, sums: Float[np.ndarray, "*b k"]) -> Float[np.ndarray, "*b"]:
-        clean, spliced, ablated = np.moveaxis(sums, -1, 0)
-        return np.asarray((ablated - spliced) / _apart(ablated, clean))
+        return np.asarray((sums[..., 2] - sums[..., 1]) / _apart(sums))
 
     def gradient(self, sums: Float[np.ndarray, "*b k"]) -> Float[np.ndarray, "*b k"]:
-        clean, spliced, ablated = np.moveaxis(sums, -1, 0)
-        apart = _apart(ablated, clean)
-        ratio = (ablated - spliced) / apart
+        apart = _apart(sums)
+        ratio = (sums[..., 2] - sums[..., 1]) / apart
         return np.stack([ratio / apart, -1.0 / apart, (1.0 - ratio) / apart], axis=-1)
 
     def transform(self, value: Float[np.ndarray, "*b"]) -> Float[np.ndarray, "*b"]:
@@ -164,9 +162,9 @@ class Recovered:
         return value
 
 
-def _apart(ablated: np.ndarray, clean: np.ndarray) -> np.ndarray:
+def _apart(sums: Float[np.ndarray, "*b k"]) -> Float[np.ndarray, "*b"]:
     """The denominator, kept off zero: resamples of an ablation that hardly matters may cross it."""
-    difference = ablated - clean
+    difference = np.asarray(sums[..., 2] - sums[..., 0])
     return np.where(np.abs(difference) < 1e-12, 1e-12, difference)
 
 
