@@ -40,9 +40,9 @@ WORLDS = {
     "plain": World(
         features=256,
         width=64,
-        most=0.3,
-        least=0.008,
-        exponent=1.0,
+        most=0.35,
+        least=0.012,
+        exponent=0.75,
         trees=0,
         rank=0,
         strengths=(1, 1),

@@ -46,6 +46,8 @@ class World:
         branching: children of each feature of a tree that has any.
         depth: levels below a root.
         exclusive: whether at most one child of a parent fires at a time.
+        alone: share of a parent's firing at which no child fires, at least, where they exclude each other; without
+            any, nothing would tell a parent from its children together.
         rank: of the correlations between features outside trees and roots; 0 for independence.
         loading: standard deviation of each entry of the factors behind the correlations.
         strengths: mean strength of the most frequent and of the rarest feature while they fire.
@@ -61,6 +63,7 @@ class World:
     branching: int = 4
     depth: int = 3
     exclusive: bool = True
+    alone: float = 0.1
     rank: int = 25
     loading: float = 0.1
     strengths: tuple[float, float] = (5.0, 4.0)
@@ -77,6 +80,8 @@ class World:
                 f"{self.strengths}",
                 "exponent and strengths above 0, the others not below 0",
             )
+        if not 0 <= self.alone < 1:
+            raise BadInput(f"a parent alone in {self.alone:g} of its firing", "a share from 0 to below 1")
         if min(self.trees, self.depth, self.rank) < 0 or self.branching < 1:
             raise BadInput(
                 f"{self.trees} trees, branching {self.branching}, depth {self.depth}, rank {self.rank}",
@@ -102,8 +107,8 @@ class World:
         return sum(self.levels)
 
 
-LARGE = World(features=16384, width=768, trees=128)
-"""The size at which published results exist; `World()` is the same with a sixteenth of the features."""
+LARGE = World(features=16384, width=768, trees=128, alone=0.0)
+"""The size at which published results exist, with about 31 features active at once; `World()` is a sixteenth of it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -345,9 +350,11 @@ def _hierarchy(
         old, new = slice(start, start + above), slice(start + above, start + above + below)
         parents[new] = np.repeat(np.arange(start, start + above), b)
         chance = asked[new].reshape(above, b) / rates[old][:, None]
-        if world.exclusive:  # together they cannot fire more often than their parent
-            chance = chance / np.maximum(1.0, chance.sum(axis=1, keepdims=True))
-        given[new] = np.minimum(chance, 1.0).ravel()
+        chance = np.minimum(chance, 1.0)
+        if world.exclusive:  # one of those is picked that would have fired on their own, if any would
+            some = np.minimum(1.0 - (1.0 - chance).prod(axis=1, keepdims=True), 1.0 - world.alone)
+            chance = chance * some / chance.sum(axis=1, keepdims=True)
+        given[new] = chance.ravel()
         rates[new] = given[new] * np.repeat(rates[old], b)
         start += above
     return parents, given, rates

@@ -9,6 +9,7 @@ from prosect.core.errors import BadInput, ShapeMismatch, TooLittleData
 from prosect.core.seeds import Seed
 from prosect.decompose.evaluation.absorption import absorption, planted_absorption
 from prosect.decompose.evaluation.probing import parts_of, sparse_probe, telling
+from prosect.organisms.synthetic import SITE, World, plant
 
 PARENTS = np.array([-1, -1, 0, 0, 1, 1, -1, -1])
 """Two parents with two children each, and two features on their own."""
@@ -68,6 +69,31 @@ def test_absorption_needs_families():
     stream, basis = family(n=40)
     with pytest.raises(TooLittleData):
         planted_absorption(written(basis, basis), stream, basis, PARENTS)
+
+
+def test_the_generator_plants_families_and_no_absorption():
+    world = World(features=60, width=64, trees=4, branching=2, depth=2, rank=0, alone=0.3, least=0.05)
+    planted = plant(world, Seed(2))
+    # reading along the dual basis: every feature by itself, whatever else is present
+    dual = torch.linalg.pinv(planted.directions.double()).T
+    exact = written(dual, planted.directions, threshold=0.5, site=SITE)
+    held_out = planted.stream(6000, "validate.0")
+    found = planted_absorption(exact, held_out, planted.directions, planted.parents)
+    assert len(found.parents) > 6
+    assert abs(found.absorbed.estimate) < 0.01
+    # the same, but each root is silent where its first child is
+    first = [int(np.flatnonzero(planted.parents == root)[0]) for root in range(4)]
+    holes, said = dual.clone(), planted.directions.clone()
+    for root, child in enumerate(first):
+        holes[root] -= 9 * dual[child]
+        said[child] += planted.directions[root]
+    absorbed = planted_absorption(
+        written(holes, said, threshold=0.5, site=SITE), held_out, planted.directions, planted.parents
+    )
+    gaps = dict(zip(absorbed.parents.tolist(), absorbed.alone - absorbed.beside, strict=True))
+    for root in range(4):
+        both = planted.given[planted.parents == root]
+        assert gaps[root] == pytest.approx(both[0] / both.sum(), abs=0.08)
 
 
 def measured(dictionary, stream, basis, main=(0,)):

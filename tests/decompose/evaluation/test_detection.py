@@ -9,8 +9,9 @@ from sklearn.metrics import f1_score, precision_recall_fscore_support
 from known import Labelled, written
 from prosect.core.errors import BadInput, ShapeMismatch, TooLittleData, Unsupported
 from prosect.core.seeds import Seed
+from prosect.decompose.check import check_decomposition
 from prosect.decompose.dictionary import Dictionary
-from prosect.decompose.evaluation.baselines import KeepLargest, baselines
+from prosect.decompose.evaluation.baselines import KeepLargest, Rotation, baselines
 from prosect.decompose.evaluation.ceiling import ceiling
 from prosect.decompose.evaluation.detection import LabelledStream, Overlap, best, detect, overlaps
 from prosect.decompose.evaluation.logistic import best_threshold, logistic, marks
@@ -132,6 +133,31 @@ def test_keeping_the_largest_loses_nothing_when_all_are_kept():
         KeepLargest(pca, 6)
     with pytest.raises(Unsupported):
         KeepLargest(KMeans("x", 2).fit(stream), 1)
+
+
+def test_neurons_are_special_only_where_something_makes_them_so():
+    strengths = (torch.rand(4000, 10, generator=rng()) < 0.15).float()
+
+    def found(directions, decomposition):
+        stream = Labelled(strengths, directions)
+        return line(KeepLargest(decomposition.fit(stream), 2), stream, directions)
+
+    drawn = torch.randn(10, 10, generator=rng("d"))
+    drawn /= drawn.norm(dim=1, keepdim=True)
+    turned = [found(drawn, Rotation("x", Seed(s))) for s in range(6)]
+    plain = found(drawn, Neurons("x"))
+    for column in ("mcc", "f1"):
+        values = [getattr(one, column) for one in turned]
+        assert min(values) - 0.05 < getattr(plain, column) < max(values) + 0.05
+    assert found(torch.eye(10), Neurons("x")).mcc == 1
+    assert found(torch.eye(10), Neurons("x")).f1 > found(torch.eye(10), Rotation("x", Seed(0))).f1 + 0.2
+
+
+def test_a_rotation_keeps_lengths_and_loses_nothing():
+    x = torch.randn(50, 7, generator=rng())
+    made = Rotation("x", Seed(3)).fit(ArrayStream({"x": x}))
+    check_decomposition(lambda: Rotation("x", Seed(3)), ArrayStream({"x": x}), exact=True)
+    assert torch.allclose(made.axes_ @ made.axes_.T, torch.eye(7, dtype=torch.float64), atol=1e-12)
 
 
 def test_a_trained_dictionary_beats_every_baseline_and_stays_below_the_ceiling():

@@ -1,4 +1,4 @@
-"""What every dictionary is compared with: neurons, principal and independent components, random directions.
+"""What every dictionary is compared with: neurons, PCA, ICA, rotations and random directions.
 
 Their codes are signed and present everywhere, which would make comparison of firing or of error meaningless. So each
 is made as sparse as the dictionary: signs become components of their own, and at each position only the k largest
@@ -8,7 +8,7 @@ stay (`KeepLargest`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -19,6 +19,7 @@ from prosect.core.canonical import Json
 from prosect.core.errors import BadInput, Unsupported
 from prosect.core.registries import DECOMPOSITIONS
 from prosect.core.seeds import Seed
+from prosect.decompose.base import OneSite
 from prosect.decompose.contract import ActivationStream, Codes, Decomposition
 from prosect.decompose.linear import Ica, Neurons, Pca, RandomDirections
 
@@ -112,22 +113,64 @@ class KeepLargest(Decomposition):
         return cls(inner.from_state(tensors, about["inner"]), about["k"])
 
 
+@dataclass(eq=False)
+class Rotation(OneSite):
+    """The axes of a site turned at random: what neurons would be if they were nothing special.
+
+    Where nothing privileges the neurons, both do equally well at anything.
+
+    Args:
+        site: what it decomposes.
+        seed: of the rotation, which is drawn uniformly (Mezzadri 2007).
+    """
+
+    kind: ClassVar[str] = "rotation"
+    supports = frozenset({"decode", "directions", "unit", "signed", "streaming"})
+
+    site: str
+    seed: Seed
+    widths_: dict[str, int] = field(init=False, repr=False)
+    axes_: Float[Tensor, "width width"] = field(init=False, repr=False)
+
+    @property
+    def n_components(self) -> int:
+        """As many as the site is wide."""
+        return self.width
+
+    def _fit(self, stream: ActivationStream) -> None:
+        width = stream.widths[self.site]
+        drawn = torch.randn((width, width), generator=self.seed.torch(), dtype=torch.float64)
+        q, r = torch.linalg.qr(drawn)
+        self.axes_ = (q * torch.sign(torch.diagonal(r))).T.contiguous()
+
+    def _encode(self, x: Mapping[str, Tensor]) -> Codes:
+        return Codes.of_dense(x[self.site] @ self.axes_.to(x[self.site]).T)
+
+    def _decode(self, codes: Codes) -> dict[str, Tensor]:
+        dense = codes.dense()
+        return {self.site: dense @ self.axes_.to(dense)}
+
+    def _directions(self) -> Tensor:
+        return self.axes_
+
+
 def baselines(
     stream: ActivationStream, site: str, k: int, components: int, seed: Seed
 ) -> dict[str, Decomposition]:
-    """Neurons, PCA, ICA and random directions, fitted, each present as often as k of ``components`` latents.
+    """Neurons, a random rotation of them, PCA, ICA and random directions, fitted, each present as often as k of ``components`` latents.
 
     Args:
         stream: what they are fitted on; ICA holds all of it in memory.
         site: to decompose.
-        k: components at a position; neurons, PCA and ICA keep at most as many as they have.
+        k: components at a position; all but random directions keep at most as many as they have.
         components: how many random directions.
-        seed: of ICA's start and of the random directions.
+        seed: of the rotation, of ICA's start and of the random directions.
     """
     width = stream.widths[site]
     kept = min(k, width)
     return {
         "neurons": KeepLargest(Neurons(site).fit(stream), kept),
+        "rotation": KeepLargest(Rotation(site, seed.child("rotation")).fit(stream), kept),
         "PCA": KeepLargest(Pca(site).fit(stream), kept),
         "ICA": KeepLargest(Ica(site, seed=seed.child("ica")).fit(stream), kept),
         "random": RandomDirections.alike(site, components, k / components, seed.child("random")).fit(stream),
