@@ -129,8 +129,11 @@ def test_keeping_the_largest_loses_nothing_when_all_are_kept():
     again = KeepLargest.from_state(*few.state())
     assert torch.equal(again.encode({"x": x}).dense(), dense)
     assert (few.directions[5:] + few.directions[:5]).abs().max() == 0
+    check_decomposition(lambda: KeepLargest(Pca("x", 4), 3), stream)
     with pytest.raises(BadInput):
-        KeepLargest(pca, 6)
+        KeepLargest(pca, 6).encode({"x": x})
+    with pytest.raises(BadInput):
+        KeepLargest(pca, 0)
     with pytest.raises(Unsupported):
         KeepLargest(KMeans("x", 2).fit(stream), 1)
 

@@ -132,6 +132,43 @@ def test_losses_and_divergence_are_those_of_a_pass_made_by_hand():
     assert found.kl["spliced"].estimate == pytest.approx(nats / real, rel=1e-6)
 
 
+class Astray(Neurons):
+    """Reconstructs everything but an error of length 1: towards what the logits read, or in a random direction."""
+
+    def __init__(self, site, error):
+        super().__init__(site)
+        self.error = error
+
+    def _decode(self, codes):
+        made = codes.dense()
+        return {self.site: made + self.error(made)}
+
+
+def test_errors_that_matter_more_than_their_size_are_pathological():
+    model, batch = opened("gpt2"), text(rows=24, positions=9)
+    site = "resid_post.1"
+    clean = model.run(batch, capture=(site,))
+    stream = ArrayStream({site: batch.flat(clean[site])})
+    unembed = model.module.lm_head.weight.detach()
+    strongest = torch.linalg.svd(unembed * model.module.transformer.ln_f.weight.detach()).Vh[0]
+    strongest = strongest - strongest.mean()
+    generator = Seed(5).torch()
+
+    def random(made):
+        drawn = torch.randn(made.shape, generator=generator)
+        return drawn / drawn.norm(dim=1, keepdim=True)
+
+    def found(error):
+        made = Astray(site, error).fit(stream)
+        return splice(model, One(batch), "validate.0", made, site_means(stream), Seed(0)).pathology
+
+    bad = found(lambda made: (strongest / strongest.norm()).expand_as(made))
+    fair = found(random)
+    assert bad.low > 1.2
+    assert fair.low < 1 < fair.high
+    assert found(torch.zeros_like) is None
+
+
 def test_a_transcoder_reads_one_site_and_is_put_at_another():
     model, batch = opened("gpt2"), text()
     sites = ("mlp_in.0", "mlp_out.0")

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from prosect.core.canonical import Json
-from prosect.core.errors import BadInput, Unsupported
+from prosect.core.errors import BadInput, ShapeMismatch, Unsupported
 from prosect.core.registries import DECOMPOSITIONS
 from prosect.core.seeds import Seed
 from prosect.decompose.base import OneSite
@@ -31,12 +31,12 @@ class KeepLargest(Decomposition):
     Component j is what was component j where its code is positive, and n + j where it is negative.
 
     Args:
-        inner: fitted, with signed codes and a direction for each component.
+        inner: with signed codes and a direction for each component.
         k: components kept at a position.
 
     Raises:
         Unsupported: the other's codes are not signed, or it has no directions.
-        BadInput: k is not between 1 and its number of components.
+        BadInput: k is below 1; `encode` refuses one above the number of components.
     """
 
     kind: ClassVar[str] = "keep-largest"
@@ -47,8 +47,8 @@ class KeepLargest(Decomposition):
     def __post_init__(self) -> None:
         if not {"signed", "directions"} <= self.inner.supports:
             raise Unsupported(f"keeping the largest of {self.inner.name}", "signed codes and directions")
-        if not 1 <= self.k <= self.inner.n_components:
-            raise BadInput(f"k = {self.k}", f"1 to {self.inner.n_components}, the components there are")
+        if self.k < 1:
+            raise BadInput(f"k = {self.k}", "at least 1")
 
     @property
     def supports(self) -> frozenset[str]:
@@ -83,6 +83,8 @@ class KeepLargest(Decomposition):
     def encode(self, x: Mapping[str, Float[Tensor, "n _"]]) -> Codes:
         """The k codes of each position that move what is written furthest, none negative."""
         signed = self.inner.encode(x).dense()
+        if self.k > signed.shape[1]:
+            raise BadInput(f"k = {self.k} of {self.inner.name}", f"at most {signed.shape[1]}, its components")
         sizes = self.inner.directions.norm(dim=1).to(signed)
         kept = (signed.abs() * sizes).topk(self.k, dim=1).indices
         values = signed.gather(1, kept)
@@ -90,6 +92,10 @@ class KeepLargest(Decomposition):
 
     def decode(self, codes: Codes) -> dict[str, Float[Tensor, "n _"]]:
         """What the other makes of the codes with their signs."""
+        if codes.width != self.n_components:
+            raise ShapeMismatch(
+                f"codes of {codes.width} components for {self.name}", f"codes of its {self.n_components}"
+            )
         below = codes.indices >= self.inner.n_components
         values = torch.where(below, -codes.values, codes.values)
         n = self.inner.n_components

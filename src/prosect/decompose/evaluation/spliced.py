@@ -29,7 +29,7 @@ from prosect.decompose.streams import finite_blocks
 
 Loss = Callable[[Tensor, Batch], Float[Tensor, "rows 2"]]
 """(main output, rows) → for each row, how many numbers its loss is a sum of, and that sum."""
-VARIANTS = ("clean", "spliced", "zero", "mean")
+VARIANTS = ("clean", "spliced", "zero", "mean", "noise")
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,15 @@ class Spliced:
 
     Attributes:
         name: of the decomposition.
-        losses: mean loss of the clean model, the spliced one, and with zeros and with the mean at the same places.
+        losses: mean loss of the clean model, the spliced one, with zeros, with the mean, and with random errors as
+            long as the reconstruction's own, at the same places.
         added: loss spliced minus clean.
         recovered: share of the loss recovered against ``zero`` and against ``mean``; no estimate where the
             ablation does not raise the loss.
         kl: nats from the clean predictions to those of each variant; empty where the output is no prediction.
+        pathology: KL spliced over KL with random errors of the same length: above 1 where what is left out matters
+            more than its size says (Gurnee 2024, "SAE reconstruction errors are (empirically) pathological"). None
+            where there is no KL or no error.
     """
 
     name: str
@@ -50,6 +54,7 @@ class Spliced:
     added: Measured
     recovered: Mapping[str, Measured]
     kl: Mapping[str, Measured]
+    pathology: Measured | None = None
 
 
 def splice(
@@ -74,7 +79,7 @@ def splice(
         part: held-out ones.
         decomposition: fitted on another part.
         means: of every site it writes, from the part it was fitted on (`site_means`).
-        seed: of the resampling.
+        seed: of the resampling and of the random errors.
         rows: rows of a batch.
         loss: what to measure; None for the cross-entropy of the next token.
         predicts: whether the output holds logits along its last axis, so that KL means something.
@@ -96,7 +101,8 @@ def splice(
             clean = model.run(batch, capture=sites)
             units.append(batch.units)
             sums["clean"].append(measured(clean.output, clean.batch).cpu())
-            for name, values in _values(clean, decomposition, means).items():
+            generator = seed.child("noise", len(units)).torch()
+            for name, values in _values(clean, decomposition, means, generator).items():
                 output = model.run(batch, edits=values).output
                 sums[name].append(measured(output, clean.batch).cpu())
                 if predicts:
@@ -168,7 +174,9 @@ def _apart(sums: Float[np.ndarray, "*b k"]) -> Float[np.ndarray, "*b"]:
     return np.where(np.abs(difference) < 1e-12, 1e-12, difference)
 
 
-def _values(clean: Any, decomposition: Decomposition, means: Mapping[str, Tensor]) -> dict[str, list[Any]]:
+def _values(
+    clean: Any, decomposition: Decomposition, means: Mapping[str, Tensor], generator: torch.Generator
+) -> dict[str, list[Any]]:
     """For each variant, the edits that put its values at the scored positions."""
     from prosect.model.edits import patch
 
@@ -184,6 +192,10 @@ def _values(clean: Any, decomposition: Decomposition, means: Mapping[str, Tensor
             x = laid[site]
             if name == "spliced":
                 new = made[site].to(x)
+            elif name == "noise":
+                drawn = torch.randn(x.shape, generator=generator).to(x)
+                far = (made[site].to(x) - x).norm(dim=1, keepdim=True)
+                new = x + far * drawn / drawn.norm(dim=1, keepdim=True)
             else:
                 mean = means[site].reshape(-1).to(x)
                 if len(mean) != x.shape[1]:
@@ -237,4 +249,13 @@ def _summary(
         added=resamples.measure([added], Mean()).measured,
         recovered=recovered,
         kl={key: resamples.measure([sums], Mean(low=0.0)).measured for key, sums in kls.items()},
+        pathology=_pathology(kls, resamples),
     )
+
+
+def _pathology(kls: Mapping[str, np.ndarray], resamples: Resamples) -> Measured | None:
+    """A ratio of two sums, of which the noise's takes the place of a count."""
+    if not kls or kls["noise"][:, 1].sum() <= 1e-9 * kls["noise"][:, 0].sum():
+        return None
+    sums = np.stack([kls["noise"][:, 1], kls["spliced"][:, 1]], axis=1)
+    return resamples.measure([sums], Mean(low=0.0)).measured
