@@ -133,10 +133,12 @@ class Sizes:
 
     @property
     def bias(self) -> float | None:
+        """Relative reconstruction bias; None where it is not defined."""
         return self._square / self._product if self._product > 0 else None
 
     @property
     def ratio(self) -> float | None:
+        """Mean ratio of norms; None without a row that is not 0."""
         return self._ratio / self._n if self._n else None
 
 

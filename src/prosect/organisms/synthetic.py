@@ -7,7 +7,8 @@ How often a feature fires falls with its rank by a power law between two ends. S
 child fires only where its parent does, and of the children of one parent at most one fires at a time (or each on
 its own). All other features, and the roots of trees, fire together more or less often than chance by a Gaussian
 copula whose correlations have low rank. Every firing rate and every pair of roots therefore has a closed form.
-The sizes of `LARGE` are those of SynthSAEBench (Chanin & Garriga-Alonso 2026); the generator is our own.
+The sizes of `LARGE` are those of SynthSAEBench-16k, where about 34 features are active at once; how they are drawn is
+our own, so figures are near those published on it and not to be set against them.
 """
 
 from __future__ import annotations
