@@ -181,3 +181,12 @@ def test_no_tensor_of_positions_times_latents_times_width_is_made(dead):
         trainer.advance({"x": x})
     assert n * latents <= sizes.largest <= max(n * latents, n * width, latents * width)
     assert sizes.largest < n * k * width / 10
+
+
+def test_where_nothing_is_picked_nothing_is_decoded():
+    table = torch.randn(3, 2, generator=Seed(0).torch(), requires_grad=True)
+    picks = Picks.fixed(torch.zeros((4, 0), dtype=torch.long), 3)
+    out = decode(picks, torch.zeros(0), table)
+    assert torch.equal(out, torch.zeros(4, 2))
+    out.sum().backward()
+    assert torch.equal(table.grad, torch.zeros(3, 2))

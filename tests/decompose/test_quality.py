@@ -148,3 +148,37 @@ def test_a_card_shows_what_was_measured():
     html = Quality("<b>", 1000, 3.5, {"a": 0.25, "b": None}, torch.tensor([0.5, 0.0]))._repr_html_()
     for part in ("3.50", "0.2500", "undefined", "50.0%", "&lt;b&gt;"):
         assert part in html
+
+
+def scaled(factor, offset=0.0):
+    """A dictionary whose linear path gives ``factor`` times what it reads."""
+    zero = torch.zeros(1, 3)
+    weights = Weights(
+        zero, torch.zeros(1), torch.zeros(3), zero, torch.full((3,), offset), factor * torch.eye(3)
+    )
+    return Dictionary("a", 1, TopK(1), skip=True).with_weights(weights, {"a": 3})
+
+
+def test_shrinkage_is_the_factor_by_which_reconstructions_are_too_small():
+    stream = ArrayStream({"a": normal(400, 3).float()}, block=70)
+    found = measure(scaled(0.7), stream)
+    assert found.bias["a"] == pytest.approx(0.7)
+    assert found.l2_ratio["a"] == pytest.approx(0.7)
+    assert measure(scaled(-1.0), stream).bias["a"] is None
+    # what it is divided by is what makes the error least
+    x, made = stream.arrays["a"], scaled(0.7, 0.4).reconstruct({"a": stream.arrays["a"]})["a"]
+    best = measure(scaled(0.7, 0.4), stream).bias["a"]
+    errors = [float((made / b - x).square().sum()) for b in (best * 0.99, best, best * 1.01)]
+    assert errors[1] < min(errors[0], errors[2])
+
+
+def test_dense_components_are_counted():
+    firing = torch.tensor([0.5, 0.2, 0.05, 0.0], dtype=torch.float64)
+    assert Quality("x", 1000, 0.0, {}, firing).dense() == 0.5
+    assert Quality("x", 1000, 0.0, {}, firing).dense(0.3) == 0.25
+
+
+def test_components_that_say_the_same_are_not_unique():
+    features = torch.eye(4)
+    assert recovery(features, features).uniqueness == 1
+    assert recovery(features[[0, 0, 1, 1]], features).uniqueness == 0.5

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int
@@ -29,6 +29,11 @@ class Quality:
             distance from the mean; above 1 where the mean would do better, None where activations do not
             vary. Empty where the decomposition cannot decode.
         firing: share of positions at which each component is present.
+        bias: for each site written, E‖x̂‖² / E⟨x, x̂⟩, by which reconstructions would have to be divided to fit
+            best: below 1 where they are too small (Rajamanoharan et al. 2024, "Improving dictionary learning
+            with gated sparse autoencoders", relative reconstruction bias). None where ⟨x, x̂⟩ is not above 0.
+            A large mean of the activations hides what happens around it.
+        l2_ratio: for each site written, the mean of ‖x̂‖ / ‖x‖ over positions where x is not 0.
     """
 
     name: str
@@ -36,6 +41,12 @@ class Quality:
     l0: float
     fvu: Mapping[str, float | None]
     firing: Float[Tensor, " n_components"]
+    bias: Mapping[str, float | None] = field(default_factory=dict)
+    l2_ratio: Mapping[str, float | None] = field(default_factory=dict)
+
+    def dense(self, above: float = 0.1) -> float:
+        """Share of components that are present at more than a share ``above`` of positions."""
+        return float((self.firing > above).double().mean())
 
     @property
     def dead(self) -> float:
@@ -83,6 +94,7 @@ def measure(decomposition: Decomposition, stream: ActivationStream) -> Quality:
     fired = torch.zeros(decomposition.n_components, dtype=torch.float64)
     spread = {site: Spread() for site in decomposition.writes}
     error = dict.fromkeys(decomposition.writes, 0.0)
+    sizes = {site: Sizes() for site in decomposition.writes}
     n = 0
     for block in finite_blocks(stream, sites):
         n += len(block[sites[0]])
@@ -94,10 +106,40 @@ def measure(decomposition: Decomposition, stream: ActivationStream) -> Quality:
             y = block[site].to("cpu", torch.float64)
             error[site] += float((y - made.to(y)).square().sum())
             spread[site].add(y)
+            sizes[site].add(y, made.to(y))
     if not n:
         raise TooLittleData(f"no positions to measure {decomposition.name} on", "at least one")
     fvu = {s: error[s] / spread[s].total if spread[s].total > 0 else None for s in error} if decodes else {}
-    return Quality(decomposition.name, n, float(fired.sum()) / n, fvu, fired / n)
+    bias = {s: size.bias for s, size in sizes.items()} if decodes else {}
+    ratio = {s: size.ratio for s, size in sizes.items()} if decodes else {}
+    return Quality(decomposition.name, n, float(fired.sum()) / n, fvu, fired / n, bias, ratio)
+
+
+class Sizes:
+    """Sums behind `Quality.bias` and `Quality.l2_ratio`."""
+
+    def __init__(self) -> None:
+        self._square = self._product = self._ratio = 0.0
+        self._n = 0
+
+    def add(self, rows: Float[Tensor, "n width"], made: Float[Tensor, "n width"]) -> None:
+        """Take activations and their reconstructions (float64) into account."""
+        self._square += float(made.square().sum())
+        self._product += float((made * rows).sum())
+        norms = rows.norm(dim=1)
+        there = norms > 0
+        self._ratio += float((made.norm(dim=1)[there] / norms[there]).sum())
+        self._n += int(there.sum())
+
+    @property
+    def bias(self) -> float | None:
+        """Relative reconstruction bias; None where it is not defined."""
+        return self._square / self._product if self._product > 0 else None
+
+    @property
+    def ratio(self) -> float | None:
+        """Mean ratio of norms; None without a row that is not 0."""
+        return self._ratio / self._n if self._n else None
 
 
 class Spread:
@@ -132,7 +174,11 @@ class Recovery:
             found?
         latents_to_features: mean over components of the largest cosine with any feature: is everything
             that was found real?
-        matched: mean cosine of the best one-to-one matching (Hungarian), over the smaller side.
+        matched: mean cosine of the best one-to-one matching (Hungarian), over the smaller side; with ``signed``
+            the mean correlation coefficient (MCC) of O'Neill et al. 2024, "Compute optimal inference and
+            provable amortisation gap in sparse autoencoders".
+        uniqueness: share of components that are needed to name every feature nearest to some component:
+            different nearest features over components; 1 where no two components say the same.
         match: the component matched to each feature, -1 for none.
         cosines: of each feature with its match, 0 for none.
     """
@@ -140,6 +186,7 @@ class Recovery:
     features_to_latents: float
     latents_to_features: float
     matched: float
+    uniqueness: float
     match: Int[Tensor, " features"]
     cosines: Float[Tensor, " features"]
 
@@ -186,6 +233,7 @@ def recovery(
         features_to_latents=float(cosines.max(dim=1).values.mean()),
         latents_to_features=float(cosines.max(dim=0).values.mean()),
         matched=float(cosines[at_feature, at_latent].mean()),
+        uniqueness=len(set(cosines.argmax(dim=0).tolist())) / len(directions),
         match=match,
         cosines=found,
     )
