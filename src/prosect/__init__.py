@@ -20,6 +20,8 @@ _PUBLIC: dict[str, str] = {
     "VerificationFailed": "prosect.core.errors:VerificationFailed",
     "assay": "prosect.assay:",
     "load": "prosect.model:load",
+    "load_dictionary": "prosect.decompose.pretrained:load_dictionary",
+    "save_dictionary": "prosect.decompose.pretrained:save_dictionary",
     "verify": "prosect.store.verify:verify",
 }
 

@@ -12,6 +12,7 @@ import torch
 import folders
 from prosect.core.errors import BadInput, UnknownName, UnsafeFile
 from prosect.decompose import pretrained
+from prosect.decompose.dictionary import Dictionary
 from prosect.decompose.pretrained import load_dictionary, push_to_hub, save_dictionary
 
 
@@ -155,3 +156,12 @@ def test_loading_and_saving_touch_no_network(tmp_path, monkeypatch):
     made = load_dictionary(folders.saelens(tmp_path, "gated").folder)
     assert load_dictionary(save_dictionary(tmp_path / "d", made)).reads == made.reads
     assert load_dictionary(Path(tmp_path, "d", "cfg.json")).reads == made.reads
+
+
+def test_the_names_that_people_look_for(hub, tmp_path):
+    """`from_pretrained`, `save_pretrained` and `push_to_hub` are the functions, whatever class they are asked of."""
+    made = Dictionary.from_pretrained("owner/name", subfolder="layer_3")
+    again = Dictionary.from_pretrained(made.save_pretrained(tmp_path / "kept", format="prosect"))
+    assert torch.equal(again.encoder_, made.encoder_) and again.reads == made.reads
+    assert made.push_to_hub("owner/name", subfolder="mine").startswith("https://hub")
+    assert torch.equal(Dictionary.from_pretrained("owner/name/mine").decoder_, made.decoder_)

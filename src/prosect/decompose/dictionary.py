@@ -25,6 +25,7 @@ from prosect.core.errors import BadInput, NotFinite, ShapeMismatch, UnknownName,
 from prosect.core.seeds import Seed
 from prosect.decompose.base import SEED, Fittable, needed
 from prosect.decompose.contract import ActivationStream, Codes
+from prosect.decompose.exchange import Exchanged
 from prosect.decompose.kernels import Picks, decode
 from prosect.decompose.layers import check_layers, check_zeros, cross_layer_masks
 from prosect.decompose.objective import Objective
@@ -61,7 +62,7 @@ class Weights:
 
 
 @dataclass(eq=False)
-class Dictionary(Fittable):
+class Dictionary(Exchanged, Fittable):
     """A sparse dictionary.
 
     Trained on one target, decoder rows have norm 1 and a code is how far its latent moves what is written.
@@ -350,13 +351,6 @@ class Dictionary(Fittable):
                 return slice(start, start + width)
             start += width
         raise UnknownName("site", wanted, widths)
-
-    @classmethod
-    def from_state(cls, tensors: Mapping[str, Tensor], about: Json) -> Dictionary:
-        """What `state` described. See `Fittable.from_state`."""
-        if isinstance(about, dict) and isinstance(about.get("fitted"), dict):  # older ones have no facts
-            about = {**about, "fitted": {"facts": {}, **about["fitted"]}}
-        return super().from_state(tensors, about)
 
     @classmethod
     def _given(cls, given: dict[str, Json]) -> dict[str, Any]:
