@@ -138,12 +138,11 @@ def test_documents_in_another_order_give_the_same_windows(made):
     part = "explore"
 
     def windows(source):
-        rows = [
+        return [
             (row.document, row.offset, tuple(batch.tensors["input_ids"][i][batch.mask[i]].tolist()))
             for batch in source.batches(part)
             for i, row in enumerate(batch.rows)
         ]
-        return rows
 
     plain, mixed = windows(source), windows(source.shuffled(part, Seed(1)))
     assert sorted(plain) == sorted(mixed) and plain != mixed
