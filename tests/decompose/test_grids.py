@@ -67,7 +67,6 @@ def test_shapes():
         ({**ONE, "latents": 2.5}, BadInput, "whole number"),
         ({**ONE, "rate": "high"}, BadInput, "a number"),
         ({**ONE, "rate": -1}, BadInput, "above 0"),
-        ({**ONE, "start": "middle"}, BadInput, "geometric median"),
     ],
 )
 def test_what_does_not_fit_is_refused(settings, error, match):

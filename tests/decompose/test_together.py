@@ -98,8 +98,7 @@ def test_order_and_company_do_not_matter(alone):
     assert bits(made["plain"]) == alone["plain"] and bits(made["crosscoder"]) == alone["crosscoder"]
 
 
-@pytest.mark.parametrize("at", [1, 7, 50, 6 * STEPS])
-@pytest.mark.parametrize("every", [1, 5])
+@pytest.mark.parametrize(("at", "every"), [(1, 5), (7, 1), (50, 5), (6 * STEPS, 7)])
 def test_killed_in_any_step_it_goes_on_to_the_same_bits(tmp_path, monkeypatch, alone, at, every):
     killing(monkeypatch, Trainer, "advance", at)
     with pytest.raises(Killed):

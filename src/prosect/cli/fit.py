@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,29 +70,25 @@ def command(
     if asked.live and asked.activations is not None:
         raise BadInput("--live with --activations", "one of the two: live activations are not kept")
     how = Harvesting(live=asked.live, dtype=asked.store, folder=asked.activations)
-    _ = how.stored  # refused before a model is opened
     spec = resolve(target, {"data.explore_windows": ALL, **changes})
+    settings = {**_settings(spec, asked.settings), **more}
+    options: dict[str, Any] = {"joint": asked.joint, "skip": asked.skip}
+    _ = (
+        how.stored,
+        grid(asked.sites or ("site",), settings, sweep, asked.writes, **options),
+    )  # refused at once
     folder = out if out is not None else Path("runs") / f"fit-{folder_of(spec, target)}"
     with shown(quiet):
         opened = explored(spec)
         model = opened.model
-        sites = _resolved(model, asked.sites or (_site(opened),))
-        dictionaries = grid(
-            sites,
-            {**_settings(spec, asked.settings), **more},
-            sweep,
-            targets=_resolved(model, asked.writes) or None,
-            joint=asked.joint,
-            skip=asked.skip,
-            device=str(model.device),
-        )
+        sites, writes = (_resolved(model, given) for given in (asked.sites or (_site(opened),), asked.writes))
         fitted = fit_dictionaries(
             model,
             opened.source,
-            dictionaries,
+            grid(sites, settings, sweep, writes, device=str(model.device), **options),
             folder,
             spec.decompose.tokens if asked.tokens is None else asked.tokens,
-            harvesting=Harvesting(how.live, how.dtype, opened.rows, how.buffer, how.folder),
+            harvesting=replace(how, rows=opened.rows),
             seed=Seed(spec.seed).child("fit"),
             every=asked.every,
             memory=None if asked.memory is None else int(asked.memory * 2**30),

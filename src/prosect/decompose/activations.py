@@ -82,8 +82,8 @@ class ShardStream:
     @cached_property
     def widths(self) -> dict[str, int]:
         """Width of each site."""
-        first = self.shards.load(0)
-        return {site: first[site].shape[1] for site in self.sites}
+        first = self.shards.shapes(0)
+        return {site: first[site][1] for site in self.sites}
 
     @cached_property
     def digest(self) -> str:

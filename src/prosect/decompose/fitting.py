@@ -254,7 +254,7 @@ class _Fit:
                 how.rows,
                 how.buffer,
                 how.stored,
-                ahead={_device(self.dictionaries), *self.where} != {"cpu"},
+                ahead=self._elsewhere(),
             )
         folder = self.out / WORK / "activations" if how.folder is None else Path(how.folder)
         if not folder.exists():
@@ -275,6 +275,10 @@ class _Fit:
                 f"{len(kept):,} positions in {self.part}: each is used about {self.tokens / len(kept):.1f} times"
             )
         return limited(kept.shuffled(self.seed.child("positions"), epochs), self.tokens)
+
+    def _elsewhere(self) -> bool:
+        """Whether the model or the training is on a device of its own, so that both can work at once."""
+        return {torch.device(_device(self.dictionaries)).type, *self.where} != {"cpu"}
 
     def _check_room(self, folder: Path) -> None:
         """Refuse what the disk cannot hold before anything is run."""

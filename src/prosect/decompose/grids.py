@@ -76,11 +76,11 @@ def grid(
         for values in itertools.product(*over.values()):
             chosen = {**settings, **dict(zip(over, values, strict=True))}
             made = _dictionary(read, written, chosen, skip, recipe, device)
-            kind = type(made.sparsity)
-            own = {f.name for f in fields(kind)}  # type: ignore[arg-type]  # all are dataclasses
-            named = {k: v for k, v in chosen.items() if k in own or k in over or k in OWN}
-            words = [f"{k}{v}" for k, v in named.items() if k != "kind"]
-            out["-".join([made.name.replace("/", "_"), *words])] = made
+            kind = str(chosen.get("kind", "topk"))
+            said = {*OWN, *over, *(f.name for f in fields(KINDS[kind]))}  # type: ignore[arg-type]
+            words = [f"{k}{v}" for k, v in chosen.items() if k in said and k != "kind"]
+            where = made.name.partition("@")[2].replace("/", "_")
+            out["-".join([f"{kind}@{where}", *words])] = made
     return out
 
 
