@@ -11,7 +11,7 @@ from prosect.decompose.fitting import read_record
 from prosect.decompose.keep import load_decomposition
 from tiny import call, spawn
 
-SMALL = ("--tokens", 6000, "--latents", 32, "--set", "batch=256", "--quiet")
+SMALL = ("--site", "resid_post.0", "--tokens", 6000, "--latents", 32, "--set", "batch=256", "--quiet")
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def done(tmp_path_factory):
     sweep = ("--sweep", "k=3,5 seed=0,1")
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("PROSECT_HOME", str(tmp_path_factory.mktemp("home")))
-        code = main([str(a) for a in ("fit", "superposition", *SMALL, *sweep, "--out", out)])
+        code = main([str(a) for a in ("fit", "induction", *SMALL, *sweep, "--out", out)])
     return out, sweep, code
 
 
@@ -30,17 +30,17 @@ def test_a_grid_is_trained_and_can_be_read(done):
     out, _, code = done
     assert code == 0
     names = [e["name"] for e in read_record(out)["dictionaries"]]
-    assert names == [f"topk@hidden-latents32-k{k}-seed{s}" for k in (3, 5) for s in (0, 1)]
+    assert names == [f"topk@resid_post.0-latents32-k{k}-seed{s}" for k in (3, 5) for s in (0, 1)]
     found = load_decomposition(out / f"{names[3]}.safetensors")
     assert (found.latents, found.sparsity.k, found.seed.root, found.recipe.batch) == (32, 5, 1, 256)
 
 
 def test_again_it_says_that_it_is_done(done, capsys):
     out, sweep, _ = done
-    arguments = ("fit", "superposition", *SMALL[:-1], *sweep, "--out", out)
+    arguments = ("fit", "induction", *SMALL[:-1], *sweep, "--out", out)
     code, printed, said = call(capsys, *arguments)
     assert code == 0 and "already done" in said
-    assert "FVU" in printed and "topk@hidden-latents32-k5-seed1" in printed
+    assert "FVU" in printed and "topk@resid_post.0-latents32-k5-seed1" in printed
     code, printed, _ = call(capsys, *arguments, "--json")
     rows = json.loads(printed)
     assert [r["L0"] for r in rows] == [e["L0"] for e in read_record(out)["dictionaries"]]
@@ -49,7 +49,7 @@ def test_again_it_says_that_it_is_done(done, capsys):
 
 def test_something_else_in_the_same_folder_is_refused(done, capsys):
     out, _, _ = done
-    code, printed, said = call(capsys, "fit", "superposition", *SMALL, "--sweep", "k=3,5", "--out", out)
+    code, printed, said = call(capsys, "fit", "induction", *SMALL, "--sweep", "k=3,5", "--out", out)
     assert (code, printed) == (2, "")
     assert "holds another fit" in said and "seed1" in said
 
@@ -57,7 +57,7 @@ def test_something_else_in_the_same_folder_is_refused(done, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--site", "resid_post.99"), "unknown site"),
+        (("--site", "resid_post.99"), "resid_post.99"),
         (("--k", 33), "33 of 32 latents"),
         (("--kind", "topq"), "topk"),
         (("--sweep", "latents"), "NAME=VALUE"),
@@ -66,12 +66,12 @@ def test_something_else_in_the_same_folder_is_refused(done, capsys):
         (("--store", "int8"), "float16"),
         (("--live", "--activations", "x"), "one of the two"),
         (("--memory", 0.000001), "GiB to be trained"),
-        (("--writes", "hidden", "--writes", "x"), "one for each"),
+        (("--writes", "resid_post.0", "--writes", "resid_pre.0"), "one for each"),
     ],
 )
 def test_what_does_not_fit_is_refused_and_leaves_nothing(tmp_path, monkeypatch, capsys, arguments, words):
     monkeypatch.chdir(tmp_path)
-    code, printed, said = call(capsys, "fit", "superposition", *SMALL, *arguments)
+    code, printed, said = call(capsys, "fit", "induction", *SMALL, *arguments)
     assert (code, printed) == (2, ""), said
     assert words in said
     assert not list(tmp_path.rglob("*.json"))
@@ -93,7 +93,7 @@ def test_a_corpus_too_short(tmp_path, capsys):
 def test_killed_in_training_it_goes_on_to_the_same_bits(done, tmp_path, capsys):
     out, sweep, _ = done
     other = tmp_path / "b"
-    arguments = ("fit", "superposition", *SMALL, *sweep, "--every", 2, "--out", other)
+    arguments = ("fit", "induction", *SMALL, *sweep, "--every", 2, "--out", other)
     process = spawn(*arguments)
     deadline = time.monotonic() + 120
     training = other / "work" / "training"
@@ -109,6 +109,6 @@ def test_killed_in_training_it_goes_on_to_the_same_bits(done, tmp_path, capsys):
     assert process.returncode == 0, complaints
     files = sorted(p.name for p in out.glob("*.safetensors"))
     assert files == sorted(p.name for p in other.glob("*.safetensors")) and len(files) == 4
-    whole = spawn("fit", "superposition", *SMALL, *sweep, "--out", tmp_path / "c")
+    whole = spawn("fit", "induction", *SMALL, *sweep, "--out", tmp_path / "c")
     whole.communicate(timeout=120)
     assert [(other / f).read_bytes() for f in files] == [(tmp_path / "c" / f).read_bytes() for f in files]
