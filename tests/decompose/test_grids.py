@@ -74,6 +74,13 @@ def test_what_does_not_fit_is_refused(settings, error, match):
         grid(("a",), settings)
 
 
+def test_a_default_gives_way_and_is_ignored_where_it_means_nothing():
+    (made,) = grid(("a",), {"latents": 16}, defaults={"k": 3, "weight": 0.5})
+    assert made == "topk@a-latents16-k3"
+    (given,) = grid(("a",), ONE, defaults={"k": 3}).values()
+    assert given.sparsity.k == 2
+
+
 def test_targets_pair_with_sites():
     with pytest.raises(BadInput, match="--joint"):
         grid(("a", "b"), ONE, targets=("c",))

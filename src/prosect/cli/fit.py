@@ -73,6 +73,7 @@ def command(
     spec = resolve(target, {"data.explore_windows": ALL, **changes})
     settings = {**_settings(spec, asked.settings), **more}
     options: dict[str, Any] = {"joint": asked.joint, "skip": asked.skip}
+    options["defaults"] = {"k": spec.decompose.active}
     _ = (
         how.stored,
         grid(asked.sites or ("site",), settings, sweep, asked.writes, **options),
@@ -118,8 +119,8 @@ def _settings(spec: Spec, given: Mapping[str, Any]) -> dict[str, Any]:
     """What was given, and the target's own sizes, batch and rate where nothing was."""
     own = spec.decompose
     settings: dict[str, Any] = {"kind": given["kind"], "latents": given["latents"] or own.width}
-    if given["k"] is not None or given["kind"] == "topk":
-        settings["k"] = own.active if given["k"] is None else given["k"]
+    if given["k"] is not None:
+        settings["k"] = given["k"]
     settings |= {"seed": spec.seed, "batch": own.batch}
     return settings | ({"rate": own.rate} if own.rate else {})
 

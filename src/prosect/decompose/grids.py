@@ -51,6 +51,7 @@ def grid(
     skip: bool = False,
     recipe: Recipe = DEFAULT,
     device: str = "cpu",
+    defaults: Mapping[str, Json] | None = None,
 ) -> dict[str, Dictionary]:
     """Dictionaries for each site and each combination of a sweep's values, by name.
 
@@ -64,6 +65,7 @@ def grid(
         skip: with a linear path around the latents.
         recipe: what the recipe's fields are where no setting says otherwise.
         device: where they are trained.
+        defaults: parameters of kinds that have them, where no setting says otherwise; others ignore them.
 
     Raises:
         BadInput: a value does not fit, or targets do not pair with sites.
@@ -75,10 +77,12 @@ def grid(
     for read, written in pairs:
         for values in itertools.product(*over.values()):
             chosen = {**settings, **dict(zip(over, values, strict=True))}
+            own = _parameters(str(chosen.get("kind", "topk")))
+            chosen = {n: v for n, v in (defaults or {}).items() if n in own} | chosen
             made = _dictionary(read, written, chosen, skip, recipe, device)
             kind = str(chosen.get("kind", "topk"))
-            said = {*OWN, *over, *(f.name for f in fields(KINDS[kind]))}  # type: ignore[arg-type]
-            words = [f"{k}{v}" for k, v in chosen.items() if k in said and k != "kind"]
+            said = dict.fromkeys(("latents", *own, *(n for n in over if n not in OWN), "seed"))
+            words = [f"{name}{chosen[name]}" for name in said if name in chosen]
             where = made.name.partition("@")[2].replace("/", "_")
             out["-".join([f"{kind}@{where}", *words])] = made
     return out
@@ -107,9 +111,7 @@ def _dictionary(
     device: str,
 ) -> Dictionary:
     kind = chosen.get("kind", "topk")
-    if kind not in KINDS:
-        raise UnknownName("kind of dictionary", str(kind), KINDS)
-    own = {f.name: f for f in fields(KINDS[kind])}  # type: ignore[arg-type]  # all are dataclasses
+    own = _parameters(str(kind))
     training = {f.name: f for f in fields(Recipe)}
     parameters: dict[str, Any] = {}
     changes: dict[str, Any] = {}
@@ -141,6 +143,13 @@ def _dictionary(
         seed=Seed(chosen.get("seed", 0)).child("fit"),
         device=device,
     )
+
+
+def _parameters(kind: str) -> dict[str, Field[Any]]:
+    """What can be said of a kind."""
+    if kind not in KINDS:
+        raise UnknownName("kind of dictionary", kind, KINDS)
+    return {f.name: f for f in fields(KINDS[kind])}  # type: ignore[arg-type]  # all are dataclasses
 
 
 def _fitting(field: Field[Any], value: Json) -> Json:
