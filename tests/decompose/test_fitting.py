@@ -219,8 +219,10 @@ def test_activations_kept_for_other_fits(tmp_path):
     fitted(tmp_path / "two", model, made=dictionaries(k=3), how=how)
     assert model.runs == runs + 1  # a batch to see that nothing is to be refused
     assert (tmp_path / "kept").exists()
-    with pytest.raises(Conflict, match="limit: 240 → 200"):
-        fitted(tmp_path / "three", tokens=200, how=how)
+    fitted(tmp_path / "three", model, tokens=64, how=how)  # fewer of them do too
+    assert model.runs == runs + 2
+    with pytest.raises(Conflict, match="dtype: "):
+        fitted(tmp_path / "four", how=Harvesting(rows=4, folder=tmp_path / "kept"))
 
 
 def test_what_cannot_be_fitted_is_refused_and_leaves_no_folder(tmp_path):

@@ -52,8 +52,8 @@ class Harvesting:
         dtype: what activations are kept as: float32, float16 or bfloat16; empty for the model's own.
         rows: rows of a batch of the model.
         buffer: positions mixed at a time where it is live.
-        folder: where harvested activations are kept for other fits; None for within the fit's folder, until
-            it is done.
+        folder: where harvested activations are kept for other fits, all that the part has; None for within
+            the fit's folder, until it is done, and no more than are trained on.
     """
 
     live: bool = False
@@ -266,7 +266,7 @@ class _Fit:
             self.sites,
             folder,
             rows=how.rows,
-            limit=self.tokens,
+            limit=self.tokens if how.folder is None else None,
             dtype=how.stored,
         )
         epochs = math.ceil(self.tokens / len(kept))
@@ -283,7 +283,7 @@ class _Fit:
     def _check_room(self, folder: Path) -> None:
         """Refuse what the disk cannot hold before anything is run."""
         there = sum(batch.count for batch in self.source.batches(self.part, self.how.rows))
-        needed = min(there, self.tokens) * self.bytes_each
+        needed = (there if self.how.folder else min(there, self.tokens)) * self.bytes_each
         place = next(p for p in (folder, *folder.parents) if p.exists())
         with disk_errors(folder):
             free = shutil.disk_usage(place).free
