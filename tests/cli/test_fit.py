@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from prosect.decompose.fitting import read_record
+from prosect.decompose.fit_record import read_record
 from prosect.decompose.keep import load_decomposition
 from tiny import call, spawn
 

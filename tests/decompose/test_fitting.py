@@ -14,7 +14,8 @@ from prosect.decompose import fitting as module
 from prosect.decompose import together
 from prosect.decompose.activations import harvest
 from prosect.decompose.dictionary import Dictionary
-from prosect.decompose.fitting import RECORD, WORK, Harvesting, fit_dictionaries, read_record
+from prosect.decompose.fit_record import RECORD, read_record
+from prosect.decompose.fitting import WORK, Harvesting, fit_dictionaries
 from prosect.decompose.keep import load_decomposition
 from prosect.decompose.quality import measure
 from prosect.decompose.recipe import Recipe

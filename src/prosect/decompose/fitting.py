@@ -7,7 +7,6 @@ the same bits.
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import time
@@ -21,13 +20,14 @@ from prosect.core.canonical import Json, digest, plain
 from prosect.core.errors import BadInput, Conflict, TooLittleData
 from prosect.core.progress import say
 from prosect.core.provenance import environment
-from prosect.core.schema import SCHEMA, check_version
+from prosect.core.schema import SCHEMA
 from prosect.core.seeds import Seed
 from prosect.data.source import Source
 from prosect.decompose.activations import Runs, check_sites, harvest, read
 from prosect.decompose.base import SEED
 from prosect.decompose.contract import ActivationStream
 from prosect.decompose.dictionary import Dictionary
+from prosect.decompose.fit_record import RECORD, check_place, found_record
 from prosect.decompose.keep import load_decomposition, save_decomposition
 from prosect.decompose.live import BUFFER, LiveStream, Shuffles
 from prosect.decompose.quality import measure
@@ -35,9 +35,7 @@ from prosect.decompose.streams import first, limited
 from prosect.decompose.together import batch_rows, rounds, train_together
 from prosect.store.atomic import disk_errors, write_json
 from prosect.store.lock import locked
-from prosect.store.run import differences
 
-RECORD = "fit.json"
 WORK = "work"
 MEASURED = 2**15
 """Positions that the figures in the record are measured on, at most."""
@@ -151,7 +149,7 @@ def fit_dictionaries(
         }
     )
     with locked(out):
-        found = _found(out, asked)
+        found = found_record(out, asked)
         complete = (
             found is not None and found["complete"] and all(_file(out, n).exists() for n in dictionaries)
         )
@@ -165,7 +163,7 @@ def fit_dictionaries(
             "complete": False,
         }
         if found is not None:
-            _same_place(out, found, header)
+            check_place(out, found, header)
             say(f"resuming {out}")
         fit = _Fit(model, source, dictionaries, out, tokens, part, how, seed, memory)
         if found is None:
@@ -312,55 +310,6 @@ class _Fit:
                 }
             )
         return rows
-
-
-def read_record(out: Path) -> Json:
-    """What ``fit.json`` in a folder holds.
-
-    Raises:
-        BadInput: there is none, or it is unreadable.
-        NewerSchema: a later prosect wrote it.
-    """
-    path = Path(out) / RECORD
-    if not path.exists():
-        raise BadInput(f"{out}, which holds no {RECORD}", "a folder that prosect fit made")
-    try:
-        content = json.loads(path.read_bytes())
-        check_version(content.get("schema"), str(path))
-        if not isinstance(content["complete"], bool) or not isinstance(content["asked"], dict):
-            raise TypeError("not what was written")
-    except (AttributeError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise BadInput(f"{path}, which is unreadable ({error})", "the record of a fit") from error
-    return content
-
-
-def _found(out: Path, asked: Json) -> Json | None:
-    """The record of the same fit, None in an empty folder."""
-    if not (out / RECORD).exists():
-        others = [p.name for p in out.iterdir() if p.name != ".lock" and not p.name.startswith(f".{RECORD}.")]
-        if others:
-            raise Conflict(f"{out}, which holds other files", "an empty folder or a fit", "another --out")
-        return None
-    found = read_record(out)
-    if found["asked"] != asked:
-        raise Conflict(
-            f"{out}, which holds another fit ({'; '.join(differences(found['asked'], asked))})",
-            "an empty folder or the same fit",
-            "another --out",
-        )
-    return found
-
-
-def _same_place(out: Path, found: Json, fresh: Json) -> None:
-    """Refuse to go on with what was begun by other code or on another machine: bits would differ."""
-    keys = ("versions", "source", "machine")
-    old, new = ({k: r["provenance"].get(k) for k in keys} for r in (found, plain(fresh)))
-    if changed := differences(old, new):
-        raise Conflict(
-            f"{out}, begun elsewhere ({'; '.join(changed)})",
-            "the code, versions, device and thread count that began it, so that it ends with the same numbers",
-            "another --out",
-        )
 
 
 def _file(out: Path, name: str) -> Path:
