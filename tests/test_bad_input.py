@@ -15,6 +15,8 @@ Tested elsewhere, each beside what refuses it:
   report/test_safety.py, cli/test_report.py
 - a full disk while one file is written: store/test_run.py
 - Ctrl-C: cli/test_run.py, store/test_run.py, decompose/test_activations.py
+- a checkpoint of another dictionary, a fit resumed with another configuration, a full disk while harvesting or
+  training, activations that no disk holds: decompose/test_together.py, decompose/test_fitting.py, cli/test_fit.py
 - a claim outside its scope: validate/test_registration.py, validate/test_predict.py
 
 Here they come through the command line, where a user meets them, with what was still missing.

@@ -7,6 +7,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from prosect.core.errors import BadInput, UnknownName
+from prosect.core.seeds import Seed
 from prosect.data.behaviours import repeated_block
 from prosect.data.source import Source
 from prosect.data.splits import cut
@@ -130,3 +131,23 @@ def test_the_metric_is_the_mean_log_probability_of_the_targets():
     assert torch.allclose(behaviour.metric(sure, pairs), torch.zeros(3), atol=1e-6)
     flat = torch.zeros(*x.shape, 50)
     assert torch.allclose(behaviour.metric(flat, pairs), torch.full((3,), -np.log(50.0).item()))
+
+
+def test_documents_in_another_order_give_the_same_windows(made):
+    source = TokenSource(*made, tokenizer(), context=32)
+    part = "explore"
+
+    def windows(source):
+        return [
+            (row.document, row.offset, tuple(batch.tensors["input_ids"][i][batch.mask[i]].tolist()))
+            for batch in source.batches(part)
+            for i, row in enumerate(batch.rows)
+        ]
+
+    plain, mixed = windows(source), windows(source.shuffled(part, Seed(1)))
+    assert sorted(plain) == sorted(mixed) and plain != mixed
+    assert mixed == windows(source.shuffled(part, Seed(1)))
+    assert len({s.digest for s in (source, *(source.shuffled(part, Seed(i)) for i in range(3)))}) == 4
+    assert source.shuffled(part, Seed(1)).tokens(0) is source.tokens(0)  # not tokenised again
+    with pytest.raises(UnknownName, match="part"):
+        source.shuffled("nowhere", Seed(1))

@@ -1,8 +1,10 @@
 """Harvesting and streaming: real positions only, bounded memory, the same bytes after a kill."""
 
+import errno
 import json
+import os
 import weakref
-from types import MappingProxyType
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,62 +16,7 @@ from prosect.decompose import activations
 from prosect.decompose.activations import ShardStream, harvest, open_activations
 from prosect.decompose.streams import ArrayStream, batches, first, whole
 from prosect.store.shards import INDEX, Shards
-
-SITES = ("resid_post.0", "z.0")
-
-
-class Text:
-    """Documents of random length; every token is a number of its own, so rows can be traced."""
-
-    units = MappingProxyType({"explore": 40, "empty": 0})
-    unit = "document"
-    digest = "text"
-
-    def __init__(self, documents=40):
-        generator = Seed(3).child("lengths").torch()
-        self.lengths = torch.randint(3, 12, (documents,), generator=generator).tolist()
-        self.asked = 0
-
-    def batches(self, part, rows=32):
-        if part not in self.units:
-            raise UnknownName("part", part, self.units)
-        token = 1
-        documents = self.lengths if part == "explore" else []
-        for start in range(0, len(documents), rows):
-            lengths = documents[start : start + rows]
-            ids = torch.zeros(len(lengths), max(lengths), dtype=torch.long)
-            for i, length in enumerate(lengths):
-                ids[i, :length] = torch.arange(token, token + length)
-                token += length
-            mask = torch.arange(ids.shape[1]) < torch.tensor(lengths)[:, None]
-            self.asked += 1
-            yield Batch({"input_ids": ids}, mask, tuple(Row(start + i) for i in range(len(lengths))))
-
-    @property
-    def count(self):
-        return sum(self.lengths)
-
-
-class Model:
-    """Every site is a function of the token alone, padding included."""
-
-    digest = "model"
-
-    def __init__(self, bad_token=None, dies_at=None):
-        self.runs, self.options = 0, None
-        self.bad_token, self.dies_at = bad_token, dies_at
-
-    def run(self, batch, capture=(), **options):
-        if self.runs == self.dies_at:
-            raise KeyboardInterrupt
-        self.runs += 1
-        self.options = options
-        ids = batch.tensors["input_ids"].float()
-        x = torch.stack([ids, ids * 2, -ids, torch.sin(ids)], dim=-1)
-        if self.bad_token is not None:
-            x[ids == self.bad_token] = float("nan")
-        trace = {"resid_post.0": x, "z.0": x.reshape(*ids.shape, 2, 2), "probs.0": x[..., None, :]}
-        return {site: trace[site] for site in capture}
+from traced import SITES, Model, Text, everything
 
 
 def harvested(folder, model=None, text=None, shard_bytes=2000, **options):
@@ -79,10 +26,6 @@ def harvested(folder, model=None, text=None, shard_bytes=2000, **options):
 
 def content(folder):
     return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if not p.name.startswith(".")}
-
-
-def everything(stream, site="resid_post.0"):
-    return torch.cat([block[site] for block in stream.blocks()])
 
 
 def test_real_positions_come_back_in_the_order_of_the_text(tmp_path):
@@ -168,6 +111,59 @@ def test_numbers_are_kept_as_asked(tmp_path):
     assert everything(harvested(tmp_path / "b")).dtype == torch.float32
 
 
+def test_numbers_too_large_for_half_precision_are_refused_by_site_and_batch(tmp_path):
+    class Loud(Model):
+        def run(self, batch, capture=(), **options):
+            return {site: 1e5 * x for site, x in super().run(batch, capture, **options).items()}
+
+    with pytest.raises(NotFinite, match=r"of resid_post\.0 in batch 0 of explore, too large for .*float16"):
+        harvested(tmp_path / "a", Loud(), dtype=torch.float16)
+    kept = harvested(tmp_path / "b", Loud(), dtype=torch.bfloat16)
+    x = everything(harvested(tmp_path / "c", Loud()))
+    assert everything(kept).dtype == torch.bfloat16
+    assert torch.allclose(everything(kept).float(), x, rtol=2**-8)
+
+
+def test_half_precision_takes_half_the_bytes(tmp_path):
+    sizes = {}
+    for dtype in (None, torch.float16):
+        kept = harvested(tmp_path / str(dtype), dtype=dtype, shard_bytes=10**6)
+        sizes[dtype] = sum(s.size for s in kept.shards.shards)
+    assert 0.4 < sizes[torch.float16] / sizes[None] < 0.6
+
+
+@pytest.mark.parametrize("at", [1, 4, 5])
+def test_a_full_disk_in_the_middle_of_a_shard_loses_nothing(tmp_path, monkeypatch, at):
+    harvested(tmp_path / "whole", shard_bytes=640)
+    calls = []
+    write = Path.write_bytes
+
+    def full(self, data):
+        calls.append(self)
+        if len(calls) == at:
+            write(self, data[: len(data) // 2])  # half of it fits
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
+        return write(self, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(BadInput, match=r"a full disk while writing .*resumes where it stopped"):
+        harvested(tmp_path / "a", shard_bytes=640)
+    monkeypatch.undo()
+    assert not [p for p in (tmp_path / "a").iterdir() if p.name.endswith(".part")]
+    model = Model()
+    harvested(tmp_path / "a", model, shard_bytes=640)
+    assert content(tmp_path / "a") == content(tmp_path / "whole")
+    assert model.runs <= 10
+
+
+def test_a_shard_cut_short_is_named(tmp_path):
+    stream = harvested(tmp_path / "a")
+    path = tmp_path / "a" / "000001.safetensors"
+    path.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(BadInput, match=r"000001\.safetensors with .* bytes.*that were written"):
+        everything(stream)
+
+
 def test_what_is_not_finite_is_named_and_nothing_is_lost(tmp_path):
     bad = Text().count // 2
     with pytest.raises(NotFinite, match=r"1 of .* positions of resid_post\.0 in batch \d of explore"):
@@ -199,9 +195,10 @@ def test_a_folder_of_other_activations_is_refused(tmp_path):
 def test_the_model_is_told_where_it_may_stop(tmp_path):
     model = Model()
     harvested(tmp_path / "a", model)
-    assert model.options == {}
-    harvested(tmp_path / "b", model, stop_early=True)
-    assert model.options == {"stop_early": True}
+    assert model.options == {"finite": False, "stop_early": True}
+    harvested(tmp_path / "b", model, stop_early=False)
+    assert model.options["stop_early"] is False
+    assert content(tmp_path / "a") == content(tmp_path / "b")
 
 
 def test_inputs_without_positions_are_one_row_each(tmp_path):

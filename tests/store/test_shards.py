@@ -153,3 +153,16 @@ def test_shards_without_rows_or_with_uneven_ones_are_refused(tmp_path):
         with pytest.raises(ShapeMismatch):
             shards.append(bad)
     assert [p.name for p in (tmp_path / "s").iterdir()] == [INDEX]
+
+
+def test_shapes_are_read_without_the_rows(tmp_path, monkeypatch):
+    found = written(tmp_path / "s")
+    monkeypatch.setattr(Shards, "load", None)
+    assert found.shapes(0) == {"x": (5, 3)}
+    path = tmp_path / "s" / "000000.safetensors"
+    path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(BadInput, match=r"000000\.safetensors, which is unreadable.*deleting"):
+        found.shapes(0)
+    path.unlink()
+    with pytest.raises(BadInput, match="which is gone"):
+        found.shapes(0)

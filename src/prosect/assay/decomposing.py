@@ -88,7 +88,6 @@ def fit(
             (site,),
             workspace / "activations",
             rows=subject.rows,
-            stop_early=True,
         )
         blank = chosen(spec, site, stream.widths[site], seed, str(subject.model.device))
         epochs = max(1, math.ceil(spec.decompose.tokens / len(stream)))

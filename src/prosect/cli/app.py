@@ -333,6 +333,93 @@ def attribute(
 
 
 @app.command()
+def fit(
+    target: Target,
+    site: Annotated[
+        list[str] | None,
+        typer.Option(help="a site to read; may be given again; by default the middle of the network"),
+    ] = None,
+    writes: Annotated[
+        list[str] | None,
+        typer.Option(help="a site to write where that is another (transcoders), one for each --site"),
+    ] = None,
+    joint: Annotated[
+        bool, typer.Option("--joint", help="one dictionary over all sites (crosscoder), not one for each")
+    ] = False,
+    skip: Annotated[bool, typer.Option("--skip", help="with a linear path around the latents")] = False,
+    kind: Annotated[str, typer.Option(help="how it is trained: topk ...")] = "topk",
+    latents: Annotated[int | None, typer.Option(help="latents")] = None,
+    k: Annotated[int | None, typer.Option(help="latents active at once, for kinds that fix that")] = None,
+    tokens: Annotated[int | None, typer.Option(help="tokens to train on, repeats included")] = None,
+    sweep: Annotated[
+        str | None,
+        typer.Option(help='a grid in one pass over the activations: "latents=512,1024 k=16,32 seed=0,1"'),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="NAME=VALUE of the kind or the recipe, such as rate=1e-3; may be given again"
+        ),
+    ] = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="run the model while training; nothing is harvested to disk")
+    ] = False,
+    store: Annotated[
+        str | None, typer.Option(help="what activations are kept as: float32, float16 or bfloat16")
+    ] = None,
+    activations: Annotated[
+        Path | None,
+        typer.Option(help="folder to harvest to and keep, for other fits; else removed at the end"),
+    ] = None,
+    memory: Annotated[
+        float | None, typer.Option(help="GiB for what is trained at once; by default half of what there is")
+    ] = None,
+    every: Annotated[int, typer.Option(help="training steps between checkpoints")] = 500,
+    text: Text = None,
+    out: Annotated[Path | None, typer.Option(help="folder; by default runs/fit-NAME")] = None,
+    seed: Seed = None,
+    device: Device = None,
+    limit: Limit = None,
+    trust_remote_code: Remote = False,
+    allow_pickle: Pickle = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train sparse dictionaries on TARGET's activations; the same command resumes or finds them finished."""
+    from prosect.cli.fit import Asked, command
+
+    command(
+        target,
+        {
+            "data.text": None if text is None else str(text),
+            "seed": seed,
+            "device": device,
+            "limit": limit,
+            "trust_remote_code": trust_remote_code or None,
+            "allow_pickle": allow_pickle or None,
+        },
+        Asked(
+            sites=tuple(site or ()),
+            writes=tuple(writes or ()),
+            joint=joint,
+            skip=skip,
+            settings={"kind": kind, "latents": latents, "k": k},
+            more=tuple(set_ or ()),
+            sweep=sweep or "",
+            tokens=tokens,
+            live=live,
+            store=store or "",
+            activations=activations,
+            memory=memory,
+            every=every,
+        ),
+        out=out,
+        as_json=as_json,
+        quiet=quiet,
+    )
+
+
+@app.command()
 def spec(
     target: Target,
     text: Text = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -98,6 +98,22 @@ class TokenSource:
     @cached_property
     def _tokens(self) -> dict[int, list[int]]:
         return {}
+
+    def shuffled(self, part: str, seed: Seed) -> TokenSource:
+        """The same windows of ``part``, its documents in an order drawn from ``seed``; no unit keeps its number.
+
+        Raises:
+            UnknownName: there is no such part.
+        """
+        if part not in self.splits.parts:
+            raise UnknownName("part", part, self.splits.parts)
+        order = seed.numpy().permutation(self.splits.parts[part]).tolist()
+        about = digest({"splits": self.splits.digest, "part": part, "order": seed})
+        made = replace(
+            self, splits=replace(self.splits, parts={**self.splits.parts, part: tuple(order)}, digest=about)
+        )
+        vars(made)["_tokens"] = self._tokens  # what was tokenised once is not tokenised again
+        return made
 
     def tokens(self, document: int) -> list[int]:
         """The tokens of one document, without special ones."""

@@ -5,9 +5,11 @@ A stream on disk is in `prosect.decompose.activations`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -87,6 +89,79 @@ class ArrayStream:
                 yield {site: a[part.to(a.device)] for site, a in self.arrays.items()}
 
 
+@runtime_checkable
+class Enterable(Protocol):
+    """A stream that can be entered in the middle for less than making all that lies before."""
+
+    def enter(self, skip: int) -> tuple[int, Iterator[dict[str, Tensor]]]:
+        """Positions passed over without making them, at most ``skip``, and the blocks from there on."""
+
+
+@dataclass(frozen=True)
+class Limited:
+    """The first positions of a stream; make one with `limited`."""
+
+    stream: ActivationStream
+    positions: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.positions <= len(self.stream):
+            raise TooLittleData(
+                f"{len(self.stream):,} positions in a stream", f"the {self.positions:,} that are asked for"
+            )
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """What every block holds."""
+        return self.stream.sites
+
+    @property
+    def widths(self) -> Mapping[str, int]:
+        """Width of each site."""
+        return self.stream.widths
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the stream and where it ends."""
+        return digest({"stream": self.stream.digest, "positions": self.positions})
+
+    def __len__(self) -> int:
+        return self.positions
+
+    def blocks(self) -> Iterator[dict[str, Float[Tensor, "n _"]]]:
+        """The stream's blocks, the last one cut."""
+        return self.enter(0)[1]
+
+    def enter(self, skip: int) -> tuple[int, Iterator[dict[str, Tensor]]]:
+        """See `Enterable.enter`."""
+        passed, blocks = entered(self.stream, skip)
+        return passed, self._cut(blocks, self.positions - passed)
+
+    @staticmethod
+    def _cut(blocks: Iterator[dict[str, Tensor]], left: int) -> Iterator[dict[str, Tensor]]:
+        for block in blocks:
+            if left <= 0:
+                return
+            yield {site: x[:left] for site, x in block.items()}
+            left -= len(next(iter(block.values())))
+            if left <= 0:
+                return  # what lies beyond is not even made
+
+
+def limited(stream: ActivationStream, positions: int) -> ActivationStream:
+    """The first ``positions`` of a stream; the stream itself where that is all of it.
+
+    Raises:
+        TooLittleData: it has fewer, or none are asked for.
+    """
+    return stream if positions == len(stream) else Limited(stream, positions)
+
+
+def entered(stream: ActivationStream, skip: int) -> tuple[int, Iterator[dict[str, Tensor]]]:
+    """Positions passed over without making them, at most ``skip``, and the blocks from there on."""
+    return stream.enter(skip) if skip and isinstance(stream, Enterable) else (0, stream.blocks())
+
+
 def shuffle(seed: Seed | None, n: int, *names: str | int) -> Tensor:
     """0 to n-1 in an order drawn from the child ``names`` of ``seed``; in order without one."""
     if seed is None:
@@ -100,31 +175,53 @@ def check_epochs(epochs: int) -> None:
         raise BadInput(f"{epochs} epochs", "at least 1")
 
 
-def finite_blocks(stream: ActivationStream, sites: tuple[str, ...]) -> Iterator[dict[str, Tensor]]:
+def finite_blocks(
+    stream: ActivationStream, sites: tuple[str, ...], skip: int = 0
+) -> Iterator[dict[str, Tensor]]:
     """The blocks of a stream at some sites, checked as they pass.
+
+    Args:
+        stream: the activations.
+        sites: what each block holds.
+        skip: positions at the beginning to leave out. A stream that can be entered in the middle
+            (`Enterable`) does not make them.
 
     Raises:
         ShapeMismatch: a block is not as wide as the stream says.
         NotFinite: an activation is NaN or infinite.
     """
-    for number, block in enumerate(stream.blocks()):
+    passed, blocks = entered(stream, skip)
+    skip -= passed
+    for number, block in enumerate(blocks):
+        where = f"block {number}" + (f" after the first {passed:,} positions" if passed else "")
+        n = len(block[sites[0]])
+        if skip >= n:
+            skip -= n
+            continue
         out = {}
         for site in sites:
             x = block[site]
             if x.shape[1] != stream.widths[site]:
                 raise ShapeMismatch(
-                    f"width {x.shape[1]} at {site} in block {number}", f"{stream.widths[site]} throughout"
+                    f"width {x.shape[1]} at {site} in {where}", f"{stream.widths[site]} throughout"
                 )
-            finite = torch.isfinite(x)
-            if not bool(finite.all()):
-                bad = int((~finite.all(dim=1)).sum())
+            if not is_finite(x):
+                bad = int((~torch.isfinite(x).all(dim=1)).sum())
                 raise NotFinite(
-                    f"NaN or infinity at {bad} of {len(x)} positions of {site} in block {number}",
+                    f"NaN or infinity at {bad} of {n} positions of {site} in {where}",
                     "finite activations",
                     "looking for the input that causes it, or harvesting in float32",
                 )
-            out[site] = x
+            out[site] = x[skip:]
+        skip = 0
         yield out
+
+
+def is_finite(x: Tensor) -> bool:
+    """Whether every number is finite. A sum is finite only if every term is, and costs less to look at."""
+    return math.isfinite(x.sum(dtype=torch.promote_types(x.dtype, torch.float32)).item()) or bool(
+        torch.isfinite(x).all()
+    )
 
 
 def batches(
@@ -143,10 +240,8 @@ def batches(
     """
     pieces: list[dict[str, Tensor]] = []
     missing = rows
-    for block in finite_blocks(stream, sites):
-        n = len(block[sites[0]])
-        start = min(skip, n)
-        skip -= start
+    for block in finite_blocks(stream, sites, skip):
+        n, start = len(block[sites[0]]), 0
         while start < n:
             taken = min(missing, n - start)
             pieces.append({site: x[start : start + taken] for site, x in block.items()})

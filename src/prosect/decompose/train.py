@@ -90,6 +90,12 @@ def train(
         raise ShapeMismatch(
             f"{trainer.step * batch_rows:,} positions in a stream of {len(stream):,}", "as many as it says"
         )
+    return finished(trainer, stream, fresh)
+
+
+def finished(trainer: Trainer, stream: ActivationStream, fresh: ActivationStream | None = None) -> Trained:
+    """What a training gives that has done all its steps; see `Dictionary.fit` for ``fresh``."""
+    dictionary = trainer.dictionary
     sample = first(stream if fresh is None else fresh, dictionary.recipe.calibration_rows).arrays
     x = torch.cat([sample[site].to(trainer.encoder) for site in dictionary.reads], dim=1)
     weights, facts = calibrated(trainer.weights(), trainer.objective, x)

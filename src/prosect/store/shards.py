@@ -156,10 +156,7 @@ class Shards:
         from safetensors.torch import load
 
         shard = self.shards[number]
-        path = inside(self.folder, shard.file)
-        mend = f"deleting {shard.file} and making the folder again: rows before it are kept"
-        if not path.exists():
-            raise BadInput(f"{path}, which is gone", f"a shard of {shard.rows:,} rows", mend)
+        path, mend = self._file(shard)
         data = path.read_bytes()
         if len(data) != shard.size:
             raise BadInput(f"{path} with {len(data):,} bytes", f"the {shard.size:,} that were written", mend)
@@ -168,6 +165,31 @@ class Shards:
                 f"{path}, which was changed after it was written", f"digest {shard.digest[:16]}…", mend
             )
         return load(data)
+
+    def shapes(self, number: int) -> dict[str, tuple[int, ...]]:
+        """The shape of each tensor of a shard, from its header alone; its rows are not checked.
+
+        Raises:
+            BadInput: its file is gone or its header unreadable.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        path, mend = self._file(self.shards[number])
+        try:
+            with safe_open(path, framework="pt") as file:
+                return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise BadInput(
+                f"{path}, which is unreadable ({error})", "a shard as it was written", mend
+            ) from error
+
+    def _file(self, shard: Shard) -> tuple[Path, str]:
+        """Where a shard lies, and what mends it."""
+        path = inside(self.folder, shard.file)
+        mend = f"deleting {shard.file} and making the folder again: rows before it are kept"
+        if not path.exists():
+            raise BadInput(f"{path}, which is gone", f"a shard of {shard.rows:,} rows", mend)
+        return path, mend
 
     def _write_index(self) -> None:
         content = {

@@ -20,54 +20,20 @@ from prosect.assay.study import Study
 from prosect.core.errors import BadInput, Unsupported
 from prosect.core.exhibits import SplitFact
 from prosect.core.progress import say
-from prosect.data.corpus import select, standard_library, text_files
+from prosect.data.corpus import Corpus, select, standard_library, text_files
 from prosect.data.splits import Splits, cut
 from prosect.data.tokens import TokenSource
+from prosect.model import Model
 from prosect.store.run import RunFolder
 
 
 def language(spec: Spec, run: RunFolder) -> Opened:
     """A causal language model from the hub, a folder, or `pylm`, on text."""
-    from prosect.organisms import pylm
-
     known = ("latents", "heads", "lens", "flow", "steering", "attribution", "synthesis")
     if not set(known).intersection(spec.studies):
         raise BadInput(f"studies {list(spec.studies)} of a language model", f"some of {', '.join(known)}")
     model = opened_model(spec)
-    if model.tokenizer is None:
-        raise BadInput(
-            f"{spec.target}, which has no tokenizer",
-            "a language model with its tokenizer",
-            "saving one beside it",
-        )
-    if not model.n_layers or not model.vocab_size:
-        raise Unsupported(f"{spec.target}, which is no causal language model", "a causal language model")
-    folder = pylm.FOLDER if spec.target == "pylm" else Path(spec.target)
-    trained, sketch = training_text(folder)
-    corpus = text_files(Path(spec.data.text)) if spec.data.text else standard_library()
-    most = min(spec.data.documents, spec.limit or spec.data.documents)
-    corpus = select(corpus, most)
-    splits = cut(
-        corpus,
-        folds=max(spec.data.folds, spec.validate_.rounds),
-        explore=spec.data.explore,
-        sealed=spec.data.sealed,
-        trained=trained,
-        sketch=sketch,
-        units_min=spec.validate_.units_min,
-    )
-    context = min(spec.data.context, model.max_positions or spec.data.context)
-    source = TokenSource(
-        corpus,
-        splits,
-        model.tokenizer,
-        context=context,
-        windows={
-            "explore": spec.data.explore_windows,
-            "validate": spec.data.validate_windows,
-            "sealed": spec.data.validate_windows,
-        },
-    )
+    corpus, splits, source = text_for(spec, model)
     subject = subject_of(spec, run, model, source)
     opened = Opened(
         studies=[],
@@ -95,7 +61,7 @@ def language(spec: Spec, run: RunFolder) -> Opened:
         )
     studies: list[Study] = []
     if "latents" in spec.studies:
-        site = spec.decompose.site or f"resid_post.{model.n_layers // 2}"
+        site = spec.decompose.site or f"resid_post.{(model.n_layers or 0) // 2}"
         site = model.sites.resolve(site)
         if not spec.decompose.site:
             opened.decisions.append(
@@ -121,6 +87,53 @@ def language(spec: Spec, run: RunFolder) -> Opened:
         studies.append(AttributionStudy(spec, run, subject))
     opened.studies = studies
     return opened
+
+
+def text_for(spec: Spec, model: Model) -> tuple[Corpus, Splits, TokenSource]:
+    """The text that a spec names, cut, as windows of a model's tokens.
+
+    Raises:
+        BadInput: the model has no tokenizer.
+        Unsupported: it is no causal language model.
+        TooLittleData: too few documents.
+    """
+    if model.tokenizer is None:
+        raise BadInput(
+            f"{spec.target}, which has no tokenizer",
+            "a language model with its tokenizer",
+            "saving one beside it",
+        )
+    if not model.n_layers or not model.vocab_size:
+        raise Unsupported(f"{spec.target}, which is no causal language model", "a causal language model")
+    from prosect.organisms import pylm
+
+    folder = pylm.FOLDER if spec.target == "pylm" else Path(spec.target)
+    trained, sketch = training_text(folder)
+    corpus = text_files(Path(spec.data.text)) if spec.data.text else standard_library()
+    most = min(spec.data.documents, spec.limit or spec.data.documents)
+    corpus = select(corpus, most)
+    splits = cut(
+        corpus,
+        folds=max(spec.data.folds, spec.validate_.rounds),
+        explore=spec.data.explore,
+        sealed=spec.data.sealed,
+        trained=trained,
+        sketch=sketch,
+        units_min=spec.validate_.units_min,
+    )
+    context = min(spec.data.context, model.max_positions or spec.data.context)
+    source = TokenSource(
+        corpus,
+        splits,
+        model.tokenizer,
+        context=context,
+        windows={
+            "explore": spec.data.explore_windows,
+            "validate": spec.data.validate_windows,
+            "sealed": spec.data.validate_windows,
+        },
+    )
+    return corpus, splits, source
 
 
 def training_text(folder: Path) -> tuple[set[str], np.ndarray | None]:
