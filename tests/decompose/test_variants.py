@@ -229,17 +229,3 @@ def test_a_name_for_each_kind_and_no_training_without_one():
         _ = Dictionary("x", 8, Threshold()).trained_by
     with pytest.raises(BadInput, match="L1"):
         Dictionary("x", 8, TopK(2), objective=L1())
-
-
-def test_a_dictionary_stored_before_there_were_objectives_is_read():
-    _, x = planted(2000)
-    made = Dictionary("x", 8, TopK(2), recipe=Recipe(batch=100)).fit(ArrayStream({"x": x}))
-    tensors, about = made.state()
-    for new in ("objective", "cross_layer"):
-        del about["given"][new]
-    for new in ("resample", "site_weights", "calibration_rows"):
-        del about["given"]["recipe"][new]
-    del about["fitted"]["facts"]
-    back = Dictionary.from_state(tensors, about)
-    assert back.facts_ == {}
-    assert torch.equal(back.encode({"x": x}).dense(), made.encode({"x": x}).dense())

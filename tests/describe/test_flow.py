@@ -207,7 +207,6 @@ def test_rows_of_one_position_have_no_number():
         {"head": "resid_pre.0", "account": "pattern"},
         {"head": "z.0", "account": "pattern"},
         {"head": "z.0.h0", "account": "pattern", "told_by": "z.1.h0"},
-        {"head": "z.0.h0", "account": "guess"},
     ],
 )
 def test_a_claim_about_what_is_no_head_is_refused(asked):

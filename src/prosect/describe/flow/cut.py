@@ -77,7 +77,8 @@ def cut(
                     each.append(random * (share.norm(dim=-1) / random.norm(dim=-1))[:, None])
                 lists += [[_edit(model, layer, head, z - x, places)] for x in each]
                 cells.append((i, source))
-        found = model.sweep(lists, numbered, _divergence(base, at[:, j]), budget_mb)
+        read = _behind(numbered, at[:, j])
+        found = model.sweep(lists, numbered, _divergence(base, at[:, j], read), budget_mb, reads=read)
         ran += len(lists)
         k = 0
         for i, source in cells:
@@ -97,17 +98,33 @@ def _edit(model: Model, layer: Layer, head: int, value: Tensor, places: list[lis
     return patch(f"z.{layer.number}.h{head}", value[:, None].to(model.dtype), positions=places)
 
 
+def _behind(batch: Batch, at: Int[Tensor, " rows"]) -> list[list[int]] | None:
+    """The positions from each row's destination on, where they are as many in every row; else None, for all."""
+    left = set((torch.from_numpy(batch.lengths) - at.cpu()).tolist())
+    return [list(range(p, p + max(left))) for p in at.tolist()] if len(left) == 1 else None
+
+
 def _divergence(
-    base: Float[Tensor, "rows positions vocab"], at: Int[Tensor, " rows"]
+    base: Float[Tensor, "rows positions vocab"], at: Int[Tensor, " rows"], read: list[list[int]] | None
 ) -> Callable[[Tensor, Batch], Tensor]:
-    """KL from the output as it is, summed over real positions from the destination on."""
+    """KL from the output as it is, summed over real positions from the destination on.
+
+    Where ``read`` says which those are, nothing else of the output is there.
+    """
+    some = None if read is None else base.gather(1, _wide(torch.tensor(read, device=base.device), base))
 
     def metric(output: Tensor, batch: Batch) -> Tensor:
         index = torch.from_numpy(batch.units).to(output.device)
-        before, after = base[index], output.float().log_softmax(dim=-1)
+        before, after = (base if some is None else some)[index], output.float().log_softmax(dim=-1)
         each = (before.exp() * (before - after)).sum(dim=-1, dtype=torch.float64).clamp(min=0.0)
+        if some is not None:
+            return each.sum(dim=-1)
         later = torch.arange(output.shape[1], device=output.device) >= at[index][:, None]
         real = later if batch.mask is None else later & batch.mask
         return (each * real).sum(dim=-1)
 
     return metric
+
+
+def _wide(columns: Int[Tensor, "rows reads"], like: Tensor) -> Tensor:
+    return columns[:, :, None].expand(-1, -1, like.shape[-1])
