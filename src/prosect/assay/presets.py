@@ -58,7 +58,7 @@ VERBS: dict[str, dict[str, Any]] = {
     },
     "flow": {
         "studies": ["flow"],
-        "data": {"documents": 240, "context": 32, "explore_windows": 1, "validate_windows": 1},
+        "data": {"documents": 160, "context": 24, "explore_windows": 1, "validate_windows": 1},
     },
     "steer": {
         "studies": ["steering"],

@@ -108,7 +108,7 @@ class Lens(Record):
 class Flow(Record):
     """What `prosect flow` does."""
 
-    rows: int = Field(48, ge=2, description="windows of explore that every head is looked at on")
+    rows: int = Field(24, ge=2, description="windows of explore that every head is looked at on")
     controls: int = Field(
         3, ge=1, description="other heads of the layer that a head's pattern is compared with"
     )

@@ -347,7 +347,9 @@ def fit(
         bool, typer.Option("--joint", help="one dictionary over all sites (crosscoder), not one for each")
     ] = False,
     skip: Annotated[bool, typer.Option("--skip", help="with a linear path around the latents")] = False,
-    kind: Annotated[str, typer.Option(help="how it is trained: topk ...")] = "topk",
+    kind: Annotated[
+        str, typer.Option(help="how it is trained: topk, batchtopk, matryoshka, l1, gated or jumprelu")
+    ] = "topk",
     latents: Annotated[int | None, typer.Option(help="latents")] = None,
     k: Annotated[int | None, typer.Option(help="latents active at once, for kinds that fix that")] = None,
     tokens: Annotated[int | None, typer.Option(help="tokens to train on, repeats included")] = None,
