@@ -18,6 +18,7 @@ from prosect.data.batch import Batch, Row
 from prosect.describe.attribution.agreement import MapAgreement
 from prosect.describe.effects import OutputSets
 from prosect.describe.explainer import RuleExplainer
+from prosect.describe.flow.agreement import FlowAgreement
 from prosect.describe.head_outputs import HeadOutput
 from prosect.describe.inputs import InputRule
 from prosect.describe.lens.nearness import LensNearness
@@ -116,6 +117,7 @@ def every_kind(shelf):
     pair = Translator(0.01 * torch.randn(width, width, generator=draw), torch.randn(width, generator=draw))
     yield PatchEffect("z.1.h2", 8, "noising", 1.5).executable(), "model", "measure"
     yield LensNearness("resid_post.0", "tuned", pair).executable(shelf), "model", "measure"
+    yield FlowAgreement("z.0.h1", "pattern").executable(), "model", "measure"
     donors = torch.arange(1, 13).reshape(2, 6)
     yield MapAgreement("saliency", donors).executable(shelf), "model", "measure"
     steered = SteerEffect("resid_post.0", torch.randn(width, generator=draw), 0.5, 3)

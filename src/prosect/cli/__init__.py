@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 INTERRUPTED = 130
@@ -61,4 +62,5 @@ def run() -> None:
     from prosect.core.allocation import keep_freed_memory
 
     keep_freed_memory()
+    gc.set_threshold(100_000, 50, 50)  # records are many and hold no cycles; looking for some takes its time
     sys.exit(main())

@@ -124,15 +124,22 @@ class Correlation:
         return np.asarray(np.where(alive, np.clip(c / root, -1.0, 1.0), 0.0))
 
     def gradient(self, sums: Float[np.ndarray, "*b k"]) -> Float[np.ndarray, "*b k"]:
+        return self.both(sums)[1]
+
+    def both(
+        self, sums: Float[np.ndarray, "*b k"]
+    ) -> tuple[Float[np.ndarray, "*b"], Float[np.ndarray, "*b k"]]:
+        """Value and gradient, which share most of the work."""
         n, x, y, vx, vy, c, root, alive = self._parts(sums)
         r = c / root
+        value = np.where(alive, np.clip(r, -1.0, 1.0), 0.0)
         # dr = dc/root − r/2 (dvx/vx + dvy/vy), with dvx = dxx − 2x/n dx + (x/n)² dn, and so on
         mx, my = x / n, y / n
         d_n = mx * my / root - r / 2 * (mx * mx / vx + my * my / vy)
         d_x = -my / root + r * mx / vx
         d_y = -mx / root + r * my / vy
         stacked = np.stack([d_n, d_x, d_y, -r / (2 * vx), -r / (2 * vy), 1.0 / root], axis=-1)
-        return np.where(alive[..., None], stacked, 0.0)
+        return value, np.where(alive[..., None], stacked, 0.0)
 
     def transform(self, value: Float[np.ndarray, "*b"]) -> Float[np.ndarray, "*b"]:
         return np.asarray(np.arctanh(np.clip(value, -self._edge, self._edge)))
@@ -350,10 +357,16 @@ class _Held:
     def drawn(self, counts: Float[np.ndarray, "b n"], statistic: Statistic) -> _Drawn:
         """Value and influence of every unit, in each resample."""
         sums = (counts @ self.columns).reshape(len(counts), len(self.weights), statistic.k)
-        value = statistic.value(sums)
-        gradient = statistic.gradient(sums) * self.weights[:, None]
+        value, slope = _both(statistic, sums)
+        gradient = slope * self.weights[:, None]
         flat = gradient.reshape(len(counts), -1)
         return _Drawn(value @ self.weights, flat @ self.rows)
+
+
+def _both(statistic: Statistic, sums: Float[np.ndarray, "*b k"]) -> tuple[np.ndarray, np.ndarray]:
+    if isinstance(statistic, Correlation):
+        return statistic.both(sums)
+    return statistic.value(sums), statistic.gradient(sums)
 
 
 @dataclass
