@@ -291,3 +291,17 @@ def test_padding_reaches_the_model_as_its_attention_mask(opened):
     model = opened("bert")
     padded = model.run(of_ids([[5, 6, 7], [1, 2, 3, 4, 5, 6]])).output[0, :3]
     assert torch.allclose(padded, model.run(of_ids([[5, 6, 7]])).output[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("change", ["in place", "replaced"])
+def test_a_batch_changed_since_it_was_found_right_is_looked_at_again(opened, tokens, change):
+    model = opened("gpt2")
+    right = model.batch(tokens())
+    model.run(right)
+    unknown = torch.full_like(right.tensors["input_ids"], 10**6)
+    if change == "in place":
+        right.tensors["input_ids"].copy_(unknown)
+    else:
+        right.tensors["input_ids"] = unknown
+    with pytest.raises(BadInput, match="vocabulary"):
+        model.run(right)

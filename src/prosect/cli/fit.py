@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from prosect.assay.openings.explored import Explored, explored
+from prosect.assay.openings.unstudied import Unstudied, unstudied
 from prosect.assay.presets import folder_of, resolve
 from prosect.assay.spec import Spec
 from prosect.cli.show import table
@@ -74,13 +74,12 @@ def command(
     settings = {**_settings(spec, asked.settings), **more}
     options: dict[str, Any] = {"joint": asked.joint, "skip": asked.skip}
     options["defaults"] = {"k": spec.decompose.active}
-    _ = (
-        how.stored,
-        grid(asked.sites or ("site",), settings, sweep, asked.writes, **options),
-    )  # refused at once
+    grid(
+        asked.sites or ("site",), settings, sweep, asked.writes, **options
+    )  # refused before anything is opened
     folder = out if out is not None else Path("runs") / f"fit-{folder_of(spec, target)}"
     with shown(quiet):
-        opened = explored(spec)
+        opened = unstudied(spec)
         model = opened.model
         sites, writes = (_resolved(model, given) for given in (asked.sites or (_site(opened),), asked.writes))
         fitted = fit_dictionaries(
@@ -101,7 +100,7 @@ def command(
     )
 
 
-def _site(opened: Explored) -> str:
+def _site(opened: Unstudied) -> str:
     """The site that a run of the same target would decompose."""
     if not opened.site:
         raise BadInput(

@@ -26,4 +26,5 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):  # musl has none
         return False
     wanted = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 2**26))
-    return bool(sum(mallopt(name, value) for name, value in wanted) == len(wanted))
+    done = [mallopt(name, value) == 1 for name, value in wanted]
+    return all(done)

@@ -8,6 +8,7 @@ from pathlib import Path
 from prosect.core.canonical import Json, plain
 from prosect.core.errors import BadInput, Conflict
 from prosect.core.schema import check_version
+from prosect.store.lock import LOCK
 from prosect.store.run import differences
 
 RECORD = "fit.json"
@@ -42,7 +43,7 @@ def found_record(out: Path, asked: Json) -> Json | None:
         NewerSchema: a later prosect wrote it.
     """
     if not (out / RECORD).exists():
-        others = [p.name for p in out.iterdir() if p.name != ".lock" and not p.name.startswith(f".{RECORD}.")]
+        others = [p.name for p in out.iterdir() if p.name != LOCK and not p.name.startswith(f".{RECORD}.")]
         if others:
             raise Conflict(f"{out}, which holds other files", "an empty folder or a fit", "another --out")
         return None

@@ -41,6 +41,9 @@ MEASURED = 2**15
 """Positions that the figures in the record are measured on, at most."""
 
 
+STORED = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
 @dataclass(frozen=True)
 class Harvesting:
     """How activations come to be.
@@ -52,6 +55,9 @@ class Harvesting:
         buffer: positions mixed at a time where it is live.
         folder: where harvested activations are kept for other fits, all that the part has; None for within
             the fit's folder, until it is done, and no more than are trained on.
+
+    Raises:
+        BadInput: a dtype that is none of these.
     """
 
     live: bool = False
@@ -60,19 +66,14 @@ class Harvesting:
     buffer: int = BUFFER
     folder: Path | None = None
 
+    def __post_init__(self) -> None:
+        if self.dtype and self.dtype not in STORED:
+            raise BadInput(f"activations kept as {self.dtype!r}", ", ".join(STORED))
+
     @property
     def stored(self) -> torch.dtype | None:
-        """`dtype` as torch's.
-
-        Raises:
-            BadInput: it is another one.
-        """
-        if not self.dtype:
-            return None
-        if self.dtype not in ("float32", "float16", "bfloat16"):
-            raise BadInput(f"activations kept as {self.dtype!r}", "float32, float16 or bfloat16")
-        found: torch.dtype = getattr(torch, self.dtype)
-        return found
+        """`dtype` as torch's."""
+        return STORED[self.dtype] if self.dtype else None
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from prosect.core.canonical import Json
 from prosect.core.errors import BadInput, UnknownName
 from prosect.core.seeds import Seed
 from prosect.decompose.dictionary import Dictionary
-from prosect.decompose.objectives import OBJECTIVES as KINDS
+from prosect.decompose.objectives import OBJECTIVES
 from prosect.decompose.recipe import DEFAULT, Recipe
 
 OWN = ("kind", "latents", "seed")
@@ -125,7 +125,7 @@ def _dictionary(
     if "latents" not in chosen:
         raise BadInput("a dictionary of no said size", "latents", "latents=1024")
     try:
-        objective = KINDS[kind](**parameters)
+        objective = OBJECTIVES[kind](**parameters)
     except TypeError as error:
         raise BadInput(
             f"{', '.join(parameters) or 'nothing'} for a {kind} dictionary ({error})", ", ".join(own)
@@ -145,9 +145,9 @@ def _dictionary(
 
 def _parameters(kind: str) -> dict[str, Field[Any]]:
     """What can be said of a kind."""
-    if kind not in KINDS:
-        raise UnknownName("kind of dictionary", kind, KINDS)
-    return {f.name: f for f in fields(KINDS[kind])}  # type: ignore[arg-type]  # all are dataclasses
+    if kind not in OBJECTIVES:
+        raise UnknownName("kind of dictionary", kind, OBJECTIVES)
+    return {f.name: f for f in fields(OBJECTIVES[kind])}  # type: ignore[arg-type]  # all are dataclasses
 
 
 def _fitting(field: Field[Any], value: Json) -> Json:

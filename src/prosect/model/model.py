@@ -373,15 +373,24 @@ class _Right:
     """The batch last found right for a device. It is often run again, and a pass over it then need not look."""
 
     def __init__(self, batch: Batch, device: torch.device) -> None:
-        self.batch, self.device, self.versions = weakref.ref(batch), device, _versions(batch)
+        self.batch, self.device = weakref.ref(batch), device
+        self.tensors = [(weakref.ref(t), _version(t)) for t in _held(batch)]
 
     def holds(self, batch: Batch, device: torch.device) -> bool:
-        """Whether it is the same batch, unchanged since."""
-        same = self.batch() is batch and self.device == device
-        return same and self.versions is not None and self.versions == _versions(batch)
+        """Whether it is the same batch, of the same tensors, none written to since."""
+        if self.batch() is not batch or self.device != device:
+            return False
+        now = _held(batch)
+        return len(now) == len(self.tensors) and all(
+            was() is t and version is not None and version == _version(t)
+            for t, (was, version) in zip(now, self.tensors, strict=True)
+        )
 
 
-def _versions(batch: Batch) -> list[int] | None:
-    """How often each tensor was written to; None where one does not count that."""
-    every = [*batch.tensors.values(), *([] if batch.mask is None else [batch.mask])]
-    return None if any(t.is_inference() for t in every) else [t._version for t in every]
+def _held(batch: Batch) -> list[Tensor]:
+    return [*batch.tensors.values(), *(t for t in (batch.mask, batch.special) if t is not None)]
+
+
+def _version(tensor: Tensor) -> int | None:
+    """How often it was written to; None where it does not count that."""
+    return None if tensor.is_inference() else tensor._version

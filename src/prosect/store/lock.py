@@ -25,30 +25,37 @@ def locked(folder: Path) -> Iterator[None]:
     folder = Path(folder)
     with disk_errors(folder / LOCK):
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    handle = hold(folder)
     try:
-        _take(handle, folder)
-        try:
-            yield
-        finally:
-            if all(p.name == LOCK for p in folder.iterdir()):
-                (folder / LOCK).unlink(missing_ok=True)
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
+        yield
     finally:
+        if all(p.name == LOCK for p in folder.iterdir()):
+            (folder / LOCK).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                folder.rmdir()
         os.close(handle)
 
 
-def _take(handle: int, folder: Path) -> None:
+def hold(folder: Path) -> int:
+    """Hold a folder until the descriptor that is given back is closed.
+
+    Raises:
+        Conflict: another process holds it.
+        BadInput: the lock cannot be made.
+    """
+    with disk_errors(folder / LOCK):
+        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         import fcntl
-    except ImportError:  # Windows has no flock
-        return
+    except ImportError:  # Windows has no flock; the replay of a ledger would still notice two writers
+        return handle
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
+        os.close(handle)
         raise Conflict(
             f"{folder}, in which another process is working",
             "a folder that nobody else is using",
             "waiting for it",
         ) from None
+    return handle

@@ -24,6 +24,7 @@ from prosect.core.schema import SCHEMA, check_version
 from prosect.store.atomic import disk_errors, write_bytes, write_json
 from prosect.store.index import rebuild
 from prosect.store.ledger import Head, Ledger
+from prosect.store.lock import LOCK, hold
 from prosect.store.tensors import load_tensors, save_tensors
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class RunFolder:
         path = Path(path)
         with disk_errors(path / "run.json"):
             path.mkdir(parents=True, exist_ok=True)
-        lock = _lock(path)
+        lock = hold(path)
         header = path / "run.json"
         try:
             fresh = {
@@ -76,7 +77,7 @@ class RunFolder:
             resumed = header.exists()
             if resumed:
                 _check_same(path, json.loads(header.read_bytes()), fresh)
-            elif any(p.name != ".lock" and not p.name.startswith(".run.json.") for p in path.iterdir()):
+            elif any(p.name != LOCK and not p.name.startswith(".run.json.") for p in path.iterdir()):
                 raise Conflict(
                     f"{path}, which holds other files", "an empty folder or a run", "another --out"
                 )
@@ -92,7 +93,7 @@ class RunFolder:
             return cls(path, ledger, lock, resumed, str(json.loads(header.read_bytes()).get("id", "")))
         except BaseException:
             if not header.exists():  # not a run: nothing of ours stays behind
-                (path / ".lock").unlink(missing_ok=True)
+                (path / LOCK).unlink(missing_ok=True)
             os.close(lock)
             raise
 
@@ -111,7 +112,7 @@ class RunFolder:
 
     def _forget(self) -> None:
         """Remove a folder in which nothing was made, so that the corrected spec finds its place free."""
-        made = [p for p in self.path.rglob("*") if not p.is_dir() and p.name not in ("run.json", ".lock")]
+        made = [p for p in self.path.rglob("*") if not p.is_dir() and p.name not in ("run.json", LOCK)]
         if not made:
             shutil.rmtree(self.path, ignore_errors=True)
 
@@ -248,24 +249,6 @@ def inside(run: Path, name: str) -> Path:
     if Path(name).is_absolute() or not path.is_relative_to(root):
         raise UnsafeFile(f"the path {name!r} in a run's records", "a path inside the run folder")
     return path
-
-
-def _lock(path: Path) -> int:
-    handle = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        import fcntl
-    except ImportError:  # Windows has no flock; the replay would still notice two writers
-        return handle
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        raise Conflict(
-            f"{path}, in which another process is working",
-            "a run that nobody else is making",
-            "waiting for it",
-        ) from None
-    return handle
 
 
 def _check_same(path: Path, there: Json, fresh: Json) -> None:

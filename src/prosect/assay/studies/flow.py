@@ -221,6 +221,8 @@ class FlowStudy:
             decisions=(f"accounts disagree on explore for {disagree} of {len(heads)} heads: {RULE}",),
             limits=(
                 "one source of one head is taken out at a time; what several carry together is not seen",
+                "what is taken out grows with the probability on its source, so most heads that matter at all will agree "
+                "with their pattern: the finding is a head that does not",
                 f"effects up to {2 * self.seen['noise']:.1e} nats are rounding and count as 0",
             ),
         )

@@ -1,7 +1,4 @@
-"""Logistic regression by Newton's method: the probe that everything supervised here is made of.
-
-Own, because a probe is fitted for every one of hundreds of concepts and must repeat to the bit.
-"""
+"""Logistic regression, the probe that everything supervised here is made of, and how its answers are scored."""
 
 from __future__ import annotations
 
@@ -37,34 +34,12 @@ def logistic(
         raise BadInput(f"{positive} positive rows of {len(y)}", "some, but not all")
     if not ridge > 0:
         raise BadInput(f"a ridge of {ridge:g}", "above 0")
-    ones = torch.cat([x.double(), x.new_ones((len(x), 1), dtype=torch.float64)], dim=1)
-    target = y.double()
-    penalty = torch.full((ones.shape[1],), ridge, dtype=torch.float64)
-    penalty[-1] = 0.0
-    w = torch.zeros(ones.shape[1], dtype=torch.float64)
-    w[-1] = torch.logit(torch.tensor(positive / len(y), dtype=torch.float64))
+    from sklearn.linear_model import LogisticRegression
 
-    def loss(at: Tensor) -> float:
-        scores = ones @ at
-        fit = torch.nn.functional.softplus(scores).sum() - (scores * target).sum()
-        return float(fit + (penalty * at * at).sum() / 2)
-
-    now = loss(w)
-    for _ in range(STEPS):
-        p = torch.sigmoid(ones @ w)
-        gradient = ones.T @ (p - target) + penalty * w
-        curvature = (p * (1 - p)).clamp(min=1e-12)
-        hessian = (ones * curvature[:, None]).T @ ones + torch.diag(penalty + 1e-12)
-        step = torch.linalg.solve(hessian, gradient)
-        size = 1.0
-        while (new := loss(w - size * step)) > now and size > 1e-6:
-            size /= 2
-        if new > now:
-            break
-        w, drop, now = w - size * step, now - new, new
-        if drop <= 1e-10 * max(1.0, abs(now)):
-            break
-    return w[:-1], float(w[-1])
+    # Newton's method: to the bit the same each time, and to convergence however many probes are fitted
+    fitted = LogisticRegression(C=1 / ridge, solver="newton-cholesky", tol=1e-8, max_iter=STEPS)
+    fitted.fit(x.double().numpy(), y.numpy())
+    return torch.from_numpy(fitted.coef_[0]), float(fitted.intercept_[0])
 
 
 def best_threshold(scores: Float[Tensor, " n"], y: Bool[Tensor, " n"]) -> float:

@@ -16,7 +16,7 @@ from prosect.model import Model
 from prosect.store.run import RunFolder
 
 
-class Explored(NamedTuple):
+class Unstudied(NamedTuple):
     """What there is to learn from: a model, inputs cut into parts, rows of a batch, and the site of the run."""
 
     model: Model
@@ -25,7 +25,7 @@ class Explored(NamedTuple):
     site: str
 
 
-def explored(spec: Spec) -> Explored:
+def unstudied(spec: Spec) -> Unstudied:
     """What a spec's run would open, and the site that it would decompose; no site where it has none.
 
     A preset's organism comes with its own inputs, anything else is a language model on text.
@@ -43,7 +43,7 @@ def explored(spec: Spec) -> Explored:
         ):
             study = open_target(spec, run).studies[0]
         site = SITE if isinstance(study, Features) else spec.decompose.site
-        return Explored(study.subject.model, study.subject.source, study.subject.rows, site)
+        return Unstudied(study.subject.model, study.subject.source, study.subject.rows, site)
     model = opened_model(spec)
     site = spec.decompose.site or f"resid_post.{(model.n_layers or 0) // 2}"
-    return Explored(model, text_for(spec, model)[2], 32, site)
+    return Unstudied(model, text_for(spec, model)[2], 32, site)
