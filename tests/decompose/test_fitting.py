@@ -228,12 +228,13 @@ def test_activations_kept_for_other_fits(tmp_path):
 
 def test_what_cannot_be_fitted_is_refused_and_leaves_no_folder(tmp_path):
     out = tmp_path / "fit"
+    with pytest.raises(BadInput, match="'int8'"):
+        Harvesting(dtype="int8")
     for error, match, options in (
         (BadInput, "no dictionaries", {"made": {}}),
         (BadInput, "names of files", {"made": {"a/b": dictionaries()["first"]}}),
         (TooLittleData, "15 tokens", {"tokens": 15}),
         (BadInput, "GiB to be trained", {"memory": 100}),
-        (BadInput, "'int8'", {"how": Harvesting(dtype="int8")}),
         (KeyError, "resid", {"made": {"a": Dictionary("resid", 8, TopK(2), recipe=RECIPE)}}),
         (NotFinite, "resid_post", {"model": Model(bad_token=1)}),
     ):
