@@ -305,3 +305,54 @@ def test_a_batch_changed_since_it_was_found_right_is_looked_at_again(opened, tok
         right.tensors["input_ids"] = unknown
     with pytest.raises(BadInput, match="token 1000000"):
         model.run(right)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("edited", ["", "resid_post.0", "last"])
+def test_an_output_wanted_at_some_positions_is_that_of_the_whole_pass_there(opened, tokens, name, edited):
+    model = opened(name)
+    batch = model.batch(tokens())
+    where = torch.rand(batch.mask.shape, generator=torch.Generator().manual_seed(1)) < 0.3
+    site = f"resid_post.{model.n_layers - 1}" if edited == "last" else edited
+    edits = [e.scale(site, -0.5, positions=[1])] if site else []
+    whole = model.run(batch, edits=edits).output
+    some = model.run(batch, edits=edits, where=where).output
+    assert some.shape == whole[where].shape
+    torch.testing.assert_close(some, whole[where], rtol=1e-4, atol=1e-5 * float(whole.abs().max()))
+
+
+def test_what_is_not_wanted_is_not_unembedded(opened, tokens):
+    model = opened("llama")
+    batch = model.batch(tokens())
+    where = torch.zeros_like(batch.mask)
+    where[0, 2] = where[1, 1] = True
+    model.run(batch, where=where)  # proved before it is counted
+    seen = []
+    handle = model.module.lm_head.register_forward_hook(lambda _m, given, _o: seen.append(given[0].shape[:2]))
+    model.run(batch, where=where)
+    handle.remove()
+    assert seen == [(2, 1)]
+    assert not hooks(model.module)
+
+
+def test_a_model_that_mixes_positions_after_its_blocks_is_computed_whole(opened, tokens):
+    model = opened("gpt2")
+    norm = model.module.transformer.ln_f
+    mixed = norm.forward
+    norm.forward = lambda x: mixed(x - x.mean(dim=1, keepdim=True))
+    batch = model.batch(tokens())
+    where = torch.zeros_like(batch.mask)
+    where[0, 2] = True
+    assert torch.equal(model.run(batch, where=where).output, model.run(batch).output[where])
+
+
+def test_where_is_checked_and_named_rows_are_the_batchs(opened, tokens):
+    model = opened("llama")
+    batch = model.batch(tokens())
+    with pytest.raises(ShapeMismatch, match="where of shape"):
+        model.run(batch, where=torch.ones(1, 2, dtype=torch.bool))
+    where = torch.zeros_like(batch.mask)
+    where[1, :2] = True
+    bad = torch.full((model.d_model,), float("nan"))
+    with pytest.raises(NotFinite, match="the output in row 1"):
+        model.run(batch, edits=[e.patch("resid_post.0", bad, rows=[1])], where=where)

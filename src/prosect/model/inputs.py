@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -167,3 +168,30 @@ def example_for(module: nn.Module, seed: int = 0) -> Batch:
         "inputs: a dict of tensors by forward keyword, a tensor or a Batch",
         "load(module, inputs=...)",
     )
+
+
+class Right:
+    """The batch last found right for a device. It is often run again, and a pass over it then need not look."""
+
+    def __init__(self, batch: Batch, device: torch.device) -> None:
+        self.batch, self.device = weakref.ref(batch), device
+        self.tensors = [(weakref.ref(t), _version(t)) for t in _held(batch)]
+
+    def holds(self, batch: Batch, device: torch.device) -> bool:
+        """Whether it is the same batch, of the same tensors, none written to since."""
+        if self.batch() is not batch or self.device != device:
+            return False
+        now = _held(batch)
+        return len(now) == len(self.tensors) and all(
+            was() is t and version is not None and version == _version(t)
+            for t, (was, version) in zip(now, self.tensors, strict=True)
+        )
+
+
+def _held(batch: Batch) -> list[Tensor]:
+    return [*batch.tensors.values(), *(t for t in (batch.mask, batch.special) if t is not None)]
+
+
+def _version(tensor: Tensor) -> int | None:
+    """How often it was written to; None where it does not count that."""
+    return None if tensor.is_inference() else tensor._version

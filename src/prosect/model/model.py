@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import weakref
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from markupsafe import Markup
 from torch import Tensor, nn
 
@@ -24,10 +25,11 @@ from prosect.model import unembed
 from prosect.model.anatomy import Anatomy
 from prosect.model.edits import Edit
 from prosect.model.entry import After, Blocks, blocks_of, entered
+from prosect.model.exit import behind, cut, last_of, spread, taken
 from prosect.model.forward import Forward
-from prosect.model.inputs import Inputs, as_batch, checked, example_for
+from prosect.model.inputs import Inputs, Right, as_batch, checked, example_for
 from prosect.model.reads import Positions
-from prosect.model.run import Runner
+from prosect.model.run import Passed, Runner
 from prosect.model.sitemap import SiteMap
 from prosect.model.survey import survey
 from prosect.model.trace import Trace
@@ -76,7 +78,7 @@ class Model:
         )
         self._norm, self._head = found.norm, found.head
         self.report: CheckReport | None = None
-        self._right: _Right | None = None
+        self._right: Right | None = None
         self.runner = Runner(module, self.sites)
 
     @classmethod
@@ -176,7 +178,7 @@ class Model:
             t.device == device for t in (*right.tensors.values(), right.mask, right.special) if t is not None
         )
         right = right if here else right.to(device)
-        self._right = _Right(right, device)
+        self._right = Right(right, device)
         return right
 
     @property
@@ -198,6 +200,7 @@ class Model:
         finite: bool = True,
         stop_early: bool = False,
         after: After | None = None,
+        where: Bool[Tensor, "rows positions"] | None = None,
     ) -> Trace:
         """One pass: make edits, read sites.
 
@@ -215,6 +218,9 @@ class Model:
             stop_early: leave the pass once every captured site has been read; there is then no output.
             after: do not compute the blocks up to this one, whose output is given (see `can_enter`); sites
                 inside them are not there. Edits at the given output itself are made.
+            where: True at the real positions whose output is wanted, which is then (wanted, ...), row by row.
+                What follows the last block is not computed elsewhere where the example proved that it need
+                not be; it then agrees with a whole pass to rounding.
 
         Raises:
             UnknownName: no such site.
@@ -224,15 +230,24 @@ class Model:
             NotFinite: NaN or infinity at a real position; the site and its rows are named.
         """
         given = self.batch(batch)
-        if after is None:
-            return self.runner.trace(given, capture, edits, grad, finite, stop_early)
-        if self._blocks is None:
-            raise Unsupported(
-                f"a pass from the middle of {self.name}", "a model that gives the same output when entered so"
-            )
-        self._check_after(after, given, (*capture, *(e.site for e in edits)))
-        with entered(self._blocks, after):
-            return self.runner.trace(given, capture, edits, grad, finite, stop_early)
+        touched = (*([capture] if isinstance(capture, str) else capture), *(e.site for e in edits))
+        if where is not None:
+            self._check_where(where, given)
+        cuts = where is not None and not any(behind(self.sites.site(n), self.n_layers or 0) for n in touched)
+        last = self._last if cuts else None
+        with ExitStack() as stack:
+            if after is not None:
+                self._check_after(after, given, touched)
+                stack.enter_context(entered(self._entered, after))
+            if last is not None and where is not None:
+                stack.enter_context(cut(last, where))
+            trace = self.runner.trace(given, capture, edits, grad, finite and last is None, stop_early)
+        if where is None or trace._output is None:
+            return trace
+        out = taken(trace._output, where)
+        if finite and last is not None:
+            self.runner.check_finite(Passed(dict(trace.values), spread(out, where), False), given)
+        return replace(trace, _output=out)
 
     @property
     def can_enter(self) -> bool:
@@ -250,6 +265,30 @@ class Model:
             return None
         last = min(at.layer if at.kind == "resid_post" else at.layer - 1, (self.n_layers or 0) - 2)
         return last if last >= 0 else None
+
+    @cached_property
+    def _last(self) -> nn.Module | None:
+        return last_of(self)
+
+    @property
+    def _entered(self) -> Blocks:
+        if self._blocks is None:
+            raise Unsupported(
+                f"a pass from the middle of {self.name}", "a model that gives the same output when entered so"
+            )
+        return self._blocks
+
+    @staticmethod
+    def _check_where(where: Tensor, batch: Batch) -> None:
+        if batch.mask is None:
+            raise Unsupported("an output at some positions of inputs without them", "token ids, or all of it")
+        if where.shape != batch.mask.shape or where.dtype != torch.bool:
+            raise ShapeMismatch(
+                f"where of shape {tuple(where.shape)} and {where.dtype}",
+                f"{tuple(batch.mask.shape)} and torch.bool",
+            )
+        if (where & ~batch.mask.to(where.device)).any():
+            raise BadInput("where is True at padding", "real positions")
 
     def _check_after(self, after: After, batch: Batch, touched: Sequence[str]) -> None:
         if len(after.resid) != len(batch):
@@ -367,30 +406,3 @@ def _device(module: nn.Module) -> torch.device:
                 return p.device
         pending += reversed(m._modules.values())
     return torch.device("cpu")
-
-
-class _Right:
-    """The batch last found right for a device. It is often run again, and a pass over it then need not look."""
-
-    def __init__(self, batch: Batch, device: torch.device) -> None:
-        self.batch, self.device = weakref.ref(batch), device
-        self.tensors = [(weakref.ref(t), _version(t)) for t in _held(batch)]
-
-    def holds(self, batch: Batch, device: torch.device) -> bool:
-        """Whether it is the same batch, of the same tensors, none written to since."""
-        if self.batch() is not batch or self.device != device:
-            return False
-        now = _held(batch)
-        return len(now) == len(self.tensors) and all(
-            was() is t and version is not None and version == _version(t)
-            for t, (was, version) in zip(now, self.tensors, strict=True)
-        )
-
-
-def _held(batch: Batch) -> list[Tensor]:
-    return [*batch.tensors.values(), *(t for t in (batch.mask, batch.special) if t is not None)]
-
-
-def _version(tensor: Tensor) -> int | None:
-    """How often it was written to; None where it does not count that."""
-    return None if tensor.is_inference() else tensor._version

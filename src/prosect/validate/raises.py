@@ -114,13 +114,15 @@ class Remover:
                 delta = torch.stack(
                     [-code[:, None] * self.directions[j].to(code.device) for j, _, code in chunk]
                 ).to(output.dtype)
+                where = torch.stack([code != 0 for _, _, code in chunk])
                 ablated = self.subject.model.run(
-                    some, edits=[replace(site, partial(torch.add, delta))], after=after
+                    some, edits=[replace(site, partial(torch.add, delta))], after=after, where=where
                 ).output
                 self.subject.spend(some, purpose)
-                for i, (j, row, code) in enumerate(chunk):
+                each = torch.split(ablated, where.sum(dim=1).tolist())
+                for (j, row, code), without in zip(chunk, each, strict=True):
                     at = code != 0
-                    change = (output[row][at] - ablated[i][at]).float()
+                    change = (output[row][at] - without).float()
                     size = (code[at].abs() * self.directions[j].norm().to(code.device)).cpu().double().numpy()
                     units = np.full(len(size), batch.rows[row].unit)
                     found.append((j, Removal(units, size, change - change.mean(dim=-1, keepdim=True))))
