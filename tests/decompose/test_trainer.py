@@ -141,40 +141,47 @@ def test_no_known_mistake_in_the_auxiliary_loss_is_made(bug):
 
 
 def test_the_auxiliary_loss_reaches_dead_latents_alone():
+    found = []
+    for aux in (0.0, ALPHA):
+        made, batch = trainer(aux=aux)
+        found.append(gradients(made, batch))
+    without, with_ = found
+    assert torch.equal(with_["offset"], without["offset"])
+    for name in ("encoder", "bias", "decoder"):
+        assert torch.equal(with_[name][8:], without[name][8:])
+        assert (with_[name][:8] != without[name][:8]).any()
+
+
+@pytest.mark.parametrize("crowded", [0.0, 2.0])
+def test_the_auxiliary_gradient_is_the_same_however_many_take_part(crowded, monkeypatch):
     made, batch = trainer()
-    x = (batch["x"] - made.read.centre) / made.read.scale
-    dead = torch.arange(8)
-    pre = (x @ made.encoder.T + made.bias).detach()
-    residual = torch.randn(x.shape, generator=Seed(2).torch(), requires_grad=True)
-    loss = auxiliary_loss(residual, x, pre, made.encoder, made.bias, made.decoder, dead, 3)
-    loss.backward()
-    assert residual.grad is None
-    for p in (made.encoder, made.bias, made.decoder):
-        assert (p.grad[8:] == 0).all()
-        assert (p.grad[:8] != 0).any()
-    assert made.offset.grad is None
+    expected = gradients(made, batch)
+    monkeypatch.setattr("prosect.decompose.auxiliary.CROWDED", crowded)
+    again, batch = trainer()
+    assert difference(again, gradients(again, batch), expected) < 2e-5
+
+
+def silent(made):
+    """Rows of dead latents, none of which fires."""
+    return made.encoder.detach()[:8], torch.full((8,), -100.0), made.decoder.detach()[:8]
 
 
 def test_the_auxiliary_loss_does_not_change_with_the_size_of_the_residual():
     made, batch = trainer()
     x = (batch["x"] - made.read.centre) / made.read.scale
-    pre = (x @ made.encoder.T + made.bias).detach()
     residual = torch.randn(x.shape, generator=Seed(2).torch())
-    args = (*(p.detach() for p in (made.encoder, made.bias, made.decoder)), torch.arange(8), 3)
-    silent = auxiliary_loss(residual, x, torch.full_like(pre, -1.0), *args)
+    loss = auxiliary_loss(residual, x, *silent(made), 3)
     centred = residual - residual.mean(dim=0)
-    assert float(silent) == pytest.approx(float(residual.square().sum() / centred.square().sum()))
+    assert float(loss) == pytest.approx(float(residual.square().sum() / centred.square().sum()))
     for scale in (1e-3, 1e3):
-        scaled = auxiliary_loss(residual * scale, x, torch.full_like(pre, -1.0), *args)
-        assert float(scaled) == pytest.approx(float(silent), rel=1e-5)
+        scaled = auxiliary_loss(residual * scale, x, *silent(made), 3)
+        assert float(scaled) == pytest.approx(float(loss), rel=1e-5)
 
 
 def test_the_auxiliary_loss_of_a_perfect_reconstruction_is_finite():
     made, batch = trainer()
     x = (batch["x"] - made.read.centre) / made.read.scale
-    pre = (x @ made.encoder.T + made.bias).detach()
-    args = (*(p.detach() for p in (made.encoder, made.bias, made.decoder)), torch.arange(8), 3)
-    assert torch.isfinite(auxiliary_loss(torch.zeros_like(x), x, torch.full_like(pre, -1.0), *args))
+    assert torch.isfinite(auxiliary_loss(torch.zeros_like(x), x, *silent(made), 3))
 
 
 def test_latents_that_died_come_back():

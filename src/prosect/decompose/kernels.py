@@ -39,11 +39,11 @@ class Picks:
         self.rows, self.latents, self.n, self.width, self.crowded = rows, latents, n, width, crowded
 
     @classmethod
-    def fixed(cls, indices: Int[Tensor, "n k"], width: int) -> Picks:
+    def fixed(cls, indices: Int[Tensor, "n k"], width: int, crowded: bool = False) -> Picks:
         """The same number of latents at each position."""
         n, k = indices.shape
         rows = torch.arange(n, device=indices.device).repeat_interleave(k)
-        return cls(rows, indices.reshape(-1), n, width)
+        return cls(rows, indices.reshape(-1), n, width, crowded)
 
     @classmethod
     def at(cls, places: Int[Tensor, " m"], n: int, width: int) -> Picks:

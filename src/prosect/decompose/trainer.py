@@ -146,13 +146,9 @@ class Trainer:
             )
         )
         codes, residual, loss = outcome
-        dead = self._dead()
-        if len(dead) and self.recipe.aux and self.objective.auxk:
-            loss = loss + self.recipe.aux * auxiliary_loss(
-                residual, x, pre, self.encoder, self.bias, self.decoder, dead, self.aux_latents
-            )
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        self._revive(x, residual)
         with torch.no_grad():
             self._descend()
             fired = torch.bincount(picks.latents, (codes > 0).double(), len(self.idle))
@@ -162,6 +158,19 @@ class Trainer:
             if self.step in self.resample_at:
                 self._resample(x, residual)
         self._last = {"residual": residual.detach(), "y": y, "codes": codes.detach()}
+
+    def _revive(self, x: Tensor, residual: Tensor) -> None:
+        """Add the gradients of the auxiliary loss to the rows of dead latents, the only ones that have any."""
+        dead = self._dead()
+        if not (len(dead) and self.recipe.aux and self.objective.auxk):
+            return
+        named = (self.encoder, self.bias, self.decoder)
+        rows = [p.detach()[dead].requires_grad_() for p in named]
+        loss = self.recipe.aux * auxiliary_loss(residual, x, *rows, self.aux_latents)
+        loss.backward()  # type: ignore[no-untyped-call]
+        for parameter, row in zip(named, rows, strict=True):
+            assert parameter.grad is not None  # every loss reaches encoder, bias and decoder
+            parameter.grad.index_add_(0, dead, row.grad)
 
     def _dead(self) -> Tensor:
         return (self.idle >= self.dead_after).nonzero().squeeze(1)
