@@ -58,7 +58,9 @@ def test_picked_pre_activations_have_the_dense_gradients(sizes, seed):
         pre = x @ e.T + b
         found = pre.gather(1, indices)
         if sparse:
-            found = picked(Picks.fixed(indices, width), pre.detach(), e, b, x).view(n, -1)
+            found = picked(
+                Picks.fixed(indices, width), pre.detach().gather(1, indices).reshape(-1), e, b, x
+            ).view(n, -1)
         (found * values).sum().backward()
         results.append((found.detach(), e.grad, b.grad))
     for sparse, dense in zip(*results, strict=True):

@@ -7,7 +7,7 @@ from scipy.optimize import minimize
 
 from prosect.core.errors import BadInput, NotFinite
 from prosect.core.seeds import Seed
-from prosect.decompose.auxiliary import auxiliary_loss
+from prosect.decompose.auxiliary import auxiliary
 from prosect.decompose.dictionary import Dictionary
 from prosect.decompose.quality import measure
 from prosect.decompose.recipe import Recipe
@@ -152,13 +152,15 @@ def test_the_auxiliary_loss_reaches_dead_latents_alone():
         assert (with_[name][:8] != without[name][:8]).any()
 
 
-@pytest.mark.parametrize("crowded", [0.0, 2.0])
-def test_the_auxiliary_gradient_is_the_same_however_many_take_part(crowded, monkeypatch):
+def test_the_auxiliary_gradient_is_nearly_the_same_in_short_numbers(monkeypatch):
     made, batch = trainer()
     expected = gradients(made, batch)
-    monkeypatch.setattr("prosect.decompose.auxiliary.CROWDED", crowded)
+    monkeypatch.setattr("prosect.decompose.auxiliary.LARGE", 1)
+    monkeypatch.setattr("prosect.decompose.auxiliary.available", lambda: True)
     again, batch = trainer()
-    assert difference(again, gradients(again, batch), expected) < 2e-5
+    found = gradients(again, batch)
+    assert 1e-5 < difference(again, found, expected) < 1e-2
+    assert all(torch.equal(found[name][8:], expected[name][8:]) for name in ("encoder", "bias", "decoder"))
 
 
 def silent(made):
@@ -170,18 +172,18 @@ def test_the_auxiliary_loss_does_not_change_with_the_size_of_the_residual():
     made, batch = trainer()
     x = (batch["x"] - made.read.centre) / made.read.scale
     residual = torch.randn(x.shape, generator=Seed(2).torch())
-    loss = auxiliary_loss(residual, x, *silent(made), 3)
+    loss = auxiliary(residual, x, *silent(made), 3).loss
     centred = residual - residual.mean(dim=0)
     assert float(loss) == pytest.approx(float(residual.square().sum() / centred.square().sum()))
     for scale in (1e-3, 1e3):
-        scaled = auxiliary_loss(residual * scale, x, *silent(made), 3)
+        scaled = auxiliary(residual * scale, x, *silent(made), 3).loss
         assert float(scaled) == pytest.approx(float(loss), rel=1e-5)
 
 
 def test_the_auxiliary_loss_of_a_perfect_reconstruction_is_finite():
     made, batch = trainer()
     x = (batch["x"] - made.read.centre) / made.read.scale
-    assert torch.isfinite(auxiliary_loss(torch.zeros_like(x), x, *silent(made), 3))
+    assert torch.isfinite(auxiliary(torch.zeros_like(x), x, *silent(made), 3).loss)
 
 
 def test_latents_that_died_come_back():

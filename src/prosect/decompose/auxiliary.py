@@ -1,30 +1,47 @@
-"""AuxK: dead latents learn from what is not yet explained."""
+"""AuxK: dead latents learn from what is not yet explained.
+
+The loss and its gradients are written out, because they are dense in the dead latents and zero everywhere else, and
+because its products may then be made in bfloat16 where the processor has units for that: they are a pull on latents
+that do nothing yet, and which of them take part is decided in float32 all the same.
+"""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from prosect.decompose.kernels import CROWDED, Picks, decode, picked
+from prosect.decompose.screening import available
+
+LARGE = 2**18
+"""Weights of dead latents from which on rounding them to bfloat16 pays."""
 
 
-def auxiliary_loss(
+class Auxiliary(NamedTuple):
+    """The loss, and its gradients with respect to the rows of dead latents."""
+
+    loss: Float[Tensor, ""]
+    encoder: Float[Tensor, "dead e"]
+    bias: Float[Tensor, " dead"]
+    decoder: Float[Tensor, "dead d"]
+
+
+def auxiliary(
     residual: Float[Tensor, "n d"],
     x: Float[Tensor, "n e"],
     encoder: Float[Tensor, "dead e"],
     bias: Float[Tensor, " dead"],
     decoder: Float[Tensor, "dead d"],
     count: int,
-) -> Float[Tensor, ""]:
-    """How much of what is not explained the dead latents leave, had they fired: AuxK.
+) -> Auxiliary:
+    """How much of what is not explained the dead latents leave, had they fired.
 
     The ``count`` dead latents with the largest pre-activations at each position reconstruct the residual,
     without the offset, which belongs to the main reconstruction. The residual is a constant here; the
     gradient reaches encoder, bias and decoder of dead latents alone. Divided by the residual's variance,
     so that it stays of one size while the main loss falls. Gao et al. 2024, appendix A.2.
-
-    Where many of the dead take part, dense products over them are cheaper than sums over picks.
 
     Args:
         residual: what the main reconstruction missed.
@@ -34,13 +51,23 @@ def auxiliary_loss(
         decoder: theirs.
         count: how many of them may take part at each position.
     """
-    target, dead = residual.detach(), len(encoder)
-    count = min(count, dead)
     with torch.no_grad():
-        pre = torch.addmm(bias, x, encoder.T)
-        best = pre.topk(count, dim=1, sorted=False).indices
-    picks = Picks.fixed(best, dead, crowded=count > CROWDED * dead)
-    codes = torch.relu(picked(picks, pre, encoder, bias, x))
-    missed = target - decode(picks, codes, decoder)
-    spread = (target - target.mean(dim=0)).square().sum()
-    return missed.square().sum() / spread.clamp_min(torch.finfo(spread.dtype).tiny)
+        codes = torch.addmm(bias, x, encoder.T)
+        if count < len(encoder):
+            floor = codes.topk(count, dim=1, sorted=False).values.amin(dim=1, keepdim=True)
+            codes.masked_fill_(codes < floor, 0.0)
+        codes.relu_()
+        spread = (residual - residual.mean(dim=0)).square().sum()
+        spread.clamp_(min=torch.finfo(spread.dtype).tiny)
+        short = encoder.numel() >= LARGE and encoder.device.type == "cpu" and available()
+        of, rows, read = (t.bfloat16() if short else t for t in (codes, decoder, x))
+        missed = residual - of @ rows
+        back = missed * (-2.0 / spread)
+        back = back.bfloat16() if short else back
+        through = (back @ rows.T).masked_fill_(codes <= 0, 0.0)
+        return Auxiliary(
+            missed.square().sum() / spread,
+            (through.T @ read).to(x.dtype),
+            through.sum(dim=0, dtype=x.dtype),
+            (of.T @ back).to(x.dtype),
+        )

@@ -39,11 +39,11 @@ class Picks:
         self.rows, self.latents, self.n, self.width, self.crowded = rows, latents, n, width, crowded
 
     @classmethod
-    def fixed(cls, indices: Int[Tensor, "n k"], width: int, crowded: bool = False) -> Picks:
+    def fixed(cls, indices: Int[Tensor, "n k"], width: int) -> Picks:
         """The same number of latents at each position."""
         n, k = indices.shape
         rows = torch.arange(n, device=indices.device).repeat_interleave(k)
-        return cls(rows, indices.reshape(-1), n, width, crowded)
+        return cls(rows, indices.reshape(-1), n, width)
 
     @classmethod
     def at(cls, places: Int[Tensor, " m"], n: int, width: int) -> Picks:
@@ -160,7 +160,7 @@ class _EncoderGradient(torch.autograd.Function):
 
 def picked(
     picks: Picks,
-    pre: Float[Tensor, "n width"],
+    values: Float[Tensor, " m"],
     encoder: Float[Tensor, "width d"],
     bias: Float[Tensor, " width"],
     x: Float[Tensor, "n d"],
@@ -169,12 +169,11 @@ def picked(
 
     Args:
         picks: which.
-        pre: x · encoderᵀ + bias, made without gradients.
+        values: their pre-activations, of x · encoderᵀ + bias, made without gradients.
         encoder: its rows.
         bias: of each latent.
         x: what was encoded.
     """
-    values = pre.reshape(-1)[picks.places]
     return _EncoderGradient.apply(values, encoder, bias, x, picks)  # type: ignore[no-untyped-call, no-any-return]
 
 

@@ -71,6 +71,13 @@ class Step:
         return torch.stack([self.decoder[:, span].norm(dim=1) for span in self.spans]).sum(dim=0)
 
 
+class Chosen(NamedTuple):
+    """Which latents take part, with their pre-activations."""
+
+    picks: Picks
+    values: Float[Tensor, " m"]
+
+
 class Outcome(NamedTuple):
     """What an objective makes of a step.
 
@@ -143,6 +150,18 @@ class Objective(ABC):
     @abstractmethod
     def select(self, pre: Float[Tensor, "n latents"], learned: Mapping[str, Tensor]) -> Picks:
         """The latents that fire, and any others that should receive a gradient."""
+
+    def choose(
+        self,
+        x: Float[Tensor, "n reads"],
+        encoder: Float[Tensor, "latents reads"],
+        bias: Float[Tensor, " latents"],
+        learned: Mapping[str, Tensor],
+    ) -> Chosen:
+        """What `select` makes of all pre-activations, with those of the picks; nothing has a gradient."""
+        pre = torch.addmm(bias, x, encoder.T)
+        picks = self.select(pre, learned)
+        return Chosen(picks, pre.reshape(-1)[picks.places])
 
     def fire(self, step: Step) -> Float[Tensor, " m"]:
         """The codes of the picks, differentiable."""

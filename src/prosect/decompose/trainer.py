@@ -17,7 +17,7 @@ from torch import Tensor
 
 from prosect.core.canonical import Json
 from prosect.core.errors import NotFinite
-from prosect.decompose.auxiliary import auxiliary_loss
+from prosect.decompose.auxiliary import auxiliary
 from prosect.decompose.contract import ActivationStream
 from prosect.decompose.dictionary import Weights
 from prosect.decompose.kernels import picked
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 DEAD_AFTER = 10_000_000
 """Positions without firing after which a latent is dead, at most."""
+
+CACHED = 256
+"""Latents whose rows are worked on at a time, so that they stay in the processor's cache in between."""
 
 
 class Trainer:
@@ -129,12 +132,11 @@ class Trainer:
         x, y = self._standard(batch, self.reads, self.read), self._standard(batch, self.writes, self.write)
         learned = self.parameters()
         with torch.no_grad():
-            pre = torch.addmm(self.bias, x, self.encoder.T)
-            picks = self.objective.select(pre, learned)
+            picks, values = self.objective.choose(x, self.encoder, self.bias, learned)
         outcome = self.objective.loss(
             Step(
                 picks=picks,
-                values=picked(picks, pre, self.encoder, self.bias, x),
+                values=picked(picks, values, self.encoder, self.bias, x),
                 target=y,
                 decoder=self.decoder,
                 offset=self.offset,
@@ -148,7 +150,7 @@ class Trainer:
         codes, residual, loss = outcome
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        self._revive(x, residual)
+        self._revive(x, residual.detach())
         with torch.no_grad():
             self._descend()
             fired = torch.bincount(picks.latents, (codes > 0).double(), len(self.idle))
@@ -165,12 +167,11 @@ class Trainer:
         if not (len(dead) and self.recipe.aux and self.objective.auxk):
             return
         named = (self.encoder, self.bias, self.decoder)
-        rows = [p.detach()[dead].requires_grad_() for p in named]
-        loss = self.recipe.aux * auxiliary_loss(residual, x, *rows, self.aux_latents)
-        loss.backward()  # type: ignore[no-untyped-call]
-        for parameter, row in zip(named, rows, strict=True):
+        encoder, bias, decoder = (p.detach()[dead] for p in named)
+        _, *gradients = auxiliary(residual, x, encoder, bias, decoder, self.aux_latents)
+        for parameter, gradient in zip(named, gradients, strict=True):
             assert parameter.grad is not None  # every loss reaches encoder, bias and decoder
-            parameter.grad.index_add_(0, dead, row.grad)
+            parameter.grad[dead] += self.recipe.aux * gradient
 
     def _dead(self) -> Tensor:
         return (self.idle >= self.dead_after).nonzero().squeeze(1)
@@ -183,12 +184,14 @@ class Trainer:
             for parameter, mask in zip((self.encoder, self.decoder, self.skip), self.masks, strict=True):
                 if parameter.grad is not None:
                     parameter.grad *= mask
-        gradient -= (gradient * self.decoder).sum(dim=1, keepdim=True) * self.decoder
+        for g, row in zip(torch.split(gradient, CACHED), torch.split(self.decoder, CACHED), strict=True):
+            g.addcmul_(row, torch.linalg.vecdot(g, row)[:, None], value=-1)
         rate = self.recipe.rate_for(self.dictionary.latents)
         for group in self.optimiser.param_groups:
             group["lr"] = rate * self.recipe.schedule(self.step, self.steps)
         self.optimiser.step()
-        self.decoder /= self.decoder.norm(dim=1, keepdim=True)
+        for row in torch.split(self.decoder, CACHED):
+            row /= row.norm(dim=1, keepdim=True)
         self.objective.settle(self.parameters())
 
     def _resample(self, x: Tensor, residual: Tensor) -> None:

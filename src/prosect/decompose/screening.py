@@ -1,0 +1,113 @@
+"""The k largest pre-activations, exactly, at the price of a product in half the precision.
+
+Which latents fire is decided by the k largest of x · encoderᵀ + bias, and finding them in float32 costs the one dense
+product that training cannot avoid. Processors with bfloat16 units make that product four times faster, with errors
+that can be bounded. So: screen all latents in bfloat16, compute those that come near in float32, and check, row by row,
+that none of the others can have been among the k largest. Rows for which that cannot be shown are done densely.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from prosect.decompose.sparsity import GROUP, largest
+
+SPARE = 32
+"""Candidates beyond k that are computed in float32."""
+ROUNDOFF = 2.0**-8
+"""Relative error of rounding to bfloat16 is at most half of this; the whole is used."""
+SUMMING = 2.0**-23
+"""Relative error of each addition in float32."""
+SHORT = torch.bfloat16
+COLUMNS = 32
+"""What the units multiply at once: a product's inner size is best a multiple of it."""
+ENOUGH = 2**22
+"""Entries of an encoder below which a product in float32 is quicker than screening."""
+
+
+class Largest(NamedTuple):
+    """Which latents, their pre-activations in float32, and how many rows had to be done densely."""
+
+    indices: Int[Tensor, "n k"]
+    values: Float[Tensor, "n k"]
+    dense: int
+
+
+@cache
+def available() -> bool:
+    """Whether this processor multiplies in bfloat16 itself (AMX or AVX512-BF16)."""
+    has = torch.cpu.get_capabilities()
+    return bool(has.get("amx_bf16") or has.get("avx512_bf16"))
+
+
+def worthwhile(encoder: Tensor, k: int) -> bool:
+    """Whether screening is quicker here than one product in float32."""
+    latents = len(encoder)
+    large = encoder.numel() >= ENOUGH and latents % GROUP == 0 and latents // GROUP >= 2 * (k + SPARE)
+    return large and encoder.device.type == "cpu" and encoder.dtype == torch.float32 and available()
+
+
+def screened(
+    x: Float[Tensor, "n d"], encoder: Float[Tensor, "latents d"], bias: Float[Tensor, " latents"], k: int
+) -> Largest:
+    """The ``k`` largest of each row of x · encoderᵀ + bias; as `torch.topk` in float32, but for ties in rounding.
+
+    The error of a screened value is at most ‖x - x̃‖ ‖w‖ + ‖x̃‖ ‖w - w̃‖ (Cauchy and Schwarz, tildes are rounded),
+    plus the rounding of bias and result; ‖w - w̃‖ is at most half of `ROUNDOFF` times ‖w‖. A latent that is no candidate screened no higher than the last candidate; if
+    even with the largest error it stays below the k-th value in float32, it is none of the k largest.
+
+    Args:
+        x: rows.
+        encoder: a row for each latent; their number is a multiple of `GROUP`, and at least 2 · GROUP · (k + SPARE).
+        bias: of each latent.
+        k: how many.
+    """
+    near, screen = x.bfloat16(), _products_and_bias(x, encoder, bias)
+    candidates = largest(screen, k + SPARE).sort(dim=1).values
+    floor = screen.gather(1, candidates).amin(dim=1).float()
+    exact = products(candidates, x, encoder) + bias[candidates]
+    best = exact.topk(k, dim=1, sorted=False)
+    indices, values = candidates.gather(1, best.indices), best.values
+
+    longest, width = torch.linalg.vector_norm(encoder, dim=1).amax(), x.shape[1]
+    length = near.float().norm(dim=1)
+    error = ((x - near).norm(dim=1) + length * ROUNDOFF / 2) * longest
+    error += length * longest * width * SUMMING
+    error += ROUNDOFF * (floor.abs() + bias.abs().amax())
+    unsure = (values.amin(dim=1) < floor + error).nonzero().squeeze(1)
+    if len(unsure):
+        pre = torch.addmm(bias, x[unsure], encoder.T)
+        indices[unsure] = largest(pre, k)
+        values[unsure] = pre.gather(1, indices[unsure])
+    return Largest(indices, values, len(unsure))
+
+
+def _products_and_bias(x: Tensor, encoder: Tensor, bias: Tensor) -> Tensor:
+    """x · encoderᵀ + bias in bfloat16, the bias as one more column, which is cheaper than adding it."""
+    (n, width), latents = x.shape, len(encoder)
+    padded = (width // COLUMNS + 1) * COLUMNS
+    left, right = x.new_zeros((n, padded), dtype=SHORT), x.new_zeros((latents, padded), dtype=SHORT)
+    left[:, :width], right[:, :width] = x, encoder
+    left[:, width], right[:, width] = 1.0, bias
+    return left @ right.T
+
+
+def products(
+    indices: Int[Tensor, "n k"], x: Float[Tensor, "n d"], table: Float[Tensor, "latents d"]
+) -> Float[Tensor, "n k"]:
+    """Each row's product with the table rows it names, without gathering them into an n × k × d array.
+
+    That is what a weighted sum of table rows has as the gradient of its weights, so torch has it compiled.
+    """
+    n, k = indices.shape
+    flat = indices.reshape(-1)
+    starts = torch.arange(0, n * k, k)
+    row = torch.arange(n).repeat_interleave(k)
+    dot = torch.ops.aten._embedding_bag_per_sample_weights_backward
+    made: Tensor = dot(x.contiguous(), table, flat, starts, row, 0, -1)
+    return made.view(n, k)
