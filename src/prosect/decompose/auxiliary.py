@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from prosect.decompose.screening import available
+from prosect.decompose.sparsity import highest_but
 
 LARGE = 2**18
 """Weights of dead latents from which on rounding them to bfloat16 pays."""
@@ -54,8 +55,7 @@ def auxiliary(
     with torch.no_grad():
         codes = torch.addmm(bias, x, encoder.T)
         if count < len(encoder):
-            floor = codes.topk(count, dim=1, sorted=False).values.amin(dim=1, keepdim=True)
-            codes.masked_fill_(codes < floor, 0.0)
+            codes = where_positive(codes, codes - highest_but(codes, count))
         codes.relu_()
         spread = (residual - residual.mean(dim=0)).square().sum()
         spread.clamp_(min=torch.finfo(spread.dtype).tiny)
@@ -64,10 +64,16 @@ def auxiliary(
         missed = residual - of @ rows
         back = missed * (-2.0 / spread)
         back = back.bfloat16() if short else back
-        through = (back @ rows.T).masked_fill_(codes <= 0, 0.0)
+        through = where_positive(back @ rows.T, of)
         return Auxiliary(
             missed.square().sum() / spread,
             (through.T @ read).to(x.dtype),
             through.sum(dim=0, dtype=x.dtype),
             (of.T @ back).to(x.dtype),
         )
+
+
+def where_positive(values: Tensor, of: Tensor) -> Tensor:
+    """The values where ``of`` is above 0, else 0: the gradient of ReLU, which is made of vector instructions."""
+    out: Tensor = torch.ops.aten.threshold_backward(values, of, 0.0)
+    return out

@@ -68,7 +68,7 @@ def screened(
         k: how many.
     """
     near, screen = x.bfloat16(), _products_and_bias(x, encoder, bias)
-    candidates = largest(screen, k + SPARE).sort(dim=1).values
+    candidates = largest(screen, k + SPARE)
     floor = screen.gather(1, candidates).amin(dim=1).float()
     exact = products(candidates, x, encoder) + bias[candidates]
     best = exact.topk(k, dim=1, sorted=False)

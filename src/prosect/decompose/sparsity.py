@@ -8,9 +8,12 @@ are in `prosect.decompose.objectives`. Any dictionary can also be encoded by mat
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -106,12 +109,44 @@ def largest(pre: Float[Tensor, "n latents"], k: int) -> Int[Tensor, "n k"]:
     n, latents = pre.shape
     groups = latents // GROUP
     if latents % GROUP or groups < 2 * k:
-        return pre.topk(k, dim=1, sorted=False).indices
+        return highest(pre, k)
     dealt = pre.view(n, GROUP, groups)  # group j holds columns j, j + groups, j + 2 groups ...
-    chosen = dealt.amax(dim=1).topk(k, dim=1, sorted=False).indices
+    chosen = highest(dealt.amax(dim=1), k)
     candidates = dealt.gather(2, chosen[:, None, :].expand(n, GROUP, k)).reshape(n, GROUP * k)
-    best = candidates.topk(k, dim=1, sorted=False).indices
+    best = highest(candidates, k)
     return best // k * groups + chosen.gather(1, best % k)
+
+
+MANY = 2**18
+"""Entries from which on numpy's partition, made of vector instructions, beats torch's topk on a processor."""
+
+
+def highest(x: Float[Tensor, "n width"], k: int) -> Int[Tensor, "n k"]:
+    """Where the k largest entries of each row are, by sorting through all of them; in no particular order."""
+    if _few(x) or k == x.shape[1]:
+        return x.topk(k, dim=1, sorted=False).indices
+    at = x.shape[1] - k
+    return _by_rows(x, lambda rows: np.argpartition(rows, at, axis=1)[:, at:])
+
+
+def highest_but(x: Float[Tensor, "n width"], k: int) -> Float[Tensor, "n 1"]:
+    """The largest entry of each row but the k largest."""
+    if _few(x):
+        return x.topk(k + 1, dim=1, sorted=False).values.amin(dim=1, keepdim=True)
+    at = x.shape[1] - k - 1
+    return _by_rows(x, lambda rows: np.partition(rows, at, axis=1)[:, at : at + 1])
+
+
+def _few(x: Tensor) -> bool:
+    return x.device.type != "cpu" or x.numel() < MANY
+
+
+def _by_rows(x: Tensor, work: Callable[[np.ndarray], np.ndarray]) -> Tensor:
+    """Work of numpy on the rows of a matrix, as many at once as torch has threads: it lets go of the interpreter."""
+    rows = x.detach().float().numpy()
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(threads) as pool:
+        return torch.from_numpy(np.concatenate(list(pool.map(work, np.array_split(rows, threads)))))
 
 
 SCREEN = 128

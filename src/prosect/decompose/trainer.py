@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 DEAD_AFTER = 10_000_000
 """Positions without firing after which a latent is dead, at most."""
 
-CACHED = 256
+CACHED = 2048
 """Latents whose rows are worked on at a time, so that they stay in the processor's cache in between."""
 
 
