@@ -11,6 +11,11 @@ from torch import nn
 M = TypeVar("M", bound=nn.Module)
 
 
+def table(rows: int, width: int) -> nn.Embedding:
+    """An embedding to be filled. Given a weight it is not initialised, which on the meta device loads a compiler."""
+    return nn.Embedding(rows, width, _weight=torch.empty(rows, width))
+
+
 def filled(module: M, state: dict[str, np.ndarray]) -> M:
     """``module``, made on the meta device, with float32 weights from ``state``, in eval mode.
 

@@ -30,7 +30,7 @@ from prosect.core.errors import BadInput, TooLittleData
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth, Variable
 from prosect.data.source import TableSource
-from prosect.organisms.filled import filled
+from prosect.organisms.filled import filled, table
 from prosect.organisms.sources import parts
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ class Addition(nn.Module):
 
     def __init__(self, p: int, neurons: int) -> None:
         super().__init__()
-        self.embed_a = nn.Embedding(p, neurons)
-        self.embed_b = nn.Embedding(p, neurons)
+        self.embed_a = table(p, neurons)
+        self.embed_b = table(p, neurons)
         self.hidden = Square()
         self.readout = nn.Linear(neurons, p, bias=False)
 
