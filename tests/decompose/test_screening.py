@@ -5,7 +5,8 @@ import torch
 
 from prosect.core.seeds import Seed
 from prosect.decompose import screening
-from prosect.decompose.screening import products, screened, worthwhile
+from prosect.decompose.objectives import BatchTopK, EachTopK, Matryoshka
+from prosect.decompose.screening import products, screened, screened_of_all, worthwhile
 
 D, N, K = 24, 1024, 8
 
@@ -64,6 +65,46 @@ def test_without_the_check_near_ties_would_be_wrong(monkeypatch):
     rounded = torch.addmm(torch.zeros(N).bfloat16(), x.bfloat16(), encoder.bfloat16().T)
     guessed = {tuple(sorted(r)) for r in rounded.topk(K, dim=1).indices.tolist()}
     assert guessed != wanted
+
+
+@pytest.mark.parametrize("case", ["plain", "near ties", "one huge", "large"])
+def test_the_largest_of_all_are_those_of_the_product(case):
+    x, encoder, bias = drawn("x", 200, D), drawn("w", N, D), 0.1 * drawn("b", N)
+    if case == "near ties":
+        encoder = drawn("one", 1, D) * (1 + 1e-4 * torch.arange(N)[:, None] / N)
+    elif case == "one huge":
+        encoder[17] *= 1e3
+    elif case == "large":
+        x, bias = 1e4 * x, 1e4 * bias
+    count = 4 * len(x)
+    found = screened_of_all(x, encoder, bias, count)
+    flat = torch.addmm(bias, x, encoder.T).reshape(-1)
+    expected = flat.topk(count + 1).values
+    scale = 1e-5 * float(expected[0])
+    assert len(found.places) == len(set(found.places.tolist())) == count
+    assert (found.places.diff() > 0).all()
+    assert torch.allclose(found.values, flat[found.places], rtol=0, atol=scale)
+    assert (found.values >= expected[count - 1] - 2 * scale).all()
+
+
+def test_what_holds_no_number_is_left_to_the_dense_way():
+    x = drawn("x", 200, D)
+    x[3] = float("nan")
+    assert screened_of_all(x, drawn("w", N, D), torch.zeros(N), 800) is None
+
+
+@pytest.mark.parametrize("objective", [EachTopK(8), BatchTopK(8), Matryoshka(8)], ids=str)
+def test_training_chooses_the_same_with_screening_and_without(objective, monkeypatch):
+    x, encoder, bias = drawn("x", 200, D), drawn("w", N, D), 0.1 * drawn("b", N)
+    chosen = []
+    for able in (False, True):
+        monkeypatch.setattr("prosect.decompose.topk.worthwhile", lambda *_, able=able: able)
+        picks, values = objective.choose(x, encoder, bias, {})
+        order = picks.places.argsort()
+        chosen.append((picks.places[order], values[order]))
+    (plain_places, plain_values), (places, values) = chosen
+    assert torch.equal(places, plain_places)
+    assert torch.allclose(values, plain_values, atol=1e-5)
 
 
 def test_products_are_those_written_out():

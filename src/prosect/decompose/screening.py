@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from prosect.decompose.sparsity import GROUP, largest
+from prosect.decompose.sparsity import GROUP, floor_of_all, largest
 
 SPARE = 32
 """Candidates beyond k that are computed in float32."""
@@ -57,9 +57,8 @@ def screened(
 ) -> Largest:
     """The ``k`` largest of each row of x · encoderᵀ + bias; as `torch.topk` in float32, but for ties in rounding.
 
-    The error of a screened value is at most ‖x - x̃‖ ‖w‖ + ‖x̃‖ ‖w - w̃‖ (Cauchy and Schwarz, tildes are rounded),
-    plus the rounding of bias and result; ‖w - w̃‖ is at most half of `ROUNDOFF` times ‖w‖. A latent that is no candidate screened no higher than the last candidate; if
-    even with the largest error it stays below the k-th value in float32, it is none of the k largest.
+    A latent that is no candidate screened no higher than the last candidate; if even with the largest error
+    (`_errors`) it stays below the k-th value in float32, it is none of the k largest.
 
     Args:
         x: rows.
@@ -67,24 +66,68 @@ def screened(
         bias: of each latent.
         k: how many.
     """
-    near, screen = x.bfloat16(), _products_and_bias(x, encoder, bias)
+    screen = _products_and_bias(x, encoder, bias)
     candidates = largest(screen, k + SPARE)
     floor = screen.gather(1, candidates).amin(dim=1).float()
     exact = products(candidates, x, encoder) + bias[candidates]
     best = exact.topk(k, dim=1, sorted=False)
     indices, values = candidates.gather(1, best.indices), best.values
-
-    longest, width = torch.linalg.vector_norm(encoder, dim=1).amax(), x.shape[1]
-    length = near.float().norm(dim=1)
-    error = ((x - near).norm(dim=1) + length * ROUNDOFF / 2) * longest
-    error += length * longest * width * SUMMING
-    error += ROUNDOFF * (floor.abs() + bias.abs().amax())
+    error = _errors(x, encoder) + ROUNDOFF * (floor.abs() + bias.abs().amax())
     unsure = (values.amin(dim=1) < floor + error).nonzero().squeeze(1)
     if len(unsure):
         pre = torch.addmm(bias, x[unsure], encoder.T)
         indices[unsure] = largest(pre, k)
         values[unsure] = pre.gather(1, indices[unsure])
     return Largest(indices, values, len(unsure))
+
+
+class OfAll(NamedTuple):
+    """Where in the rows × latents array laid flat, ascending, and what there is in float32."""
+
+    places: Int[Tensor, " count"]
+    values: Float[Tensor, " count"]
+
+
+def screened_of_all(
+    x: Float[Tensor, "n d"], encoder: Float[Tensor, "latents d"], bias: Float[Tensor, " latents"], count: int
+) -> OfAll | None:
+    """The ``count`` largest of the whole of x · encoderᵀ + bias, but for ties in rounding; None if it cannot tell.
+
+    At least ``count`` entries screen at some floor, so the count-th in float32 is at most the error below it, and
+    what screens lower than twice the error below it is none of them.
+
+    Args:
+        x: rows.
+        encoder: a row for each latent.
+        bias: of each latent.
+        count: how many.
+    """
+    screen = _products_and_bias(x, encoder, bias)
+    floor = floor_of_all(screen, count)
+    if floor is None:
+        return None
+    error = _errors(x, encoder).amax() + ROUNDOFF * (floor.abs().float() + bias.abs().amax())
+    lowest = floor.float() - 2 * error
+    near = (screen.reshape(-1) >= lowest - ROUNDOFF * lowest.abs()).nonzero().squeeze(1)
+    if len(near) < count:  # NaN among them
+        return None
+    rows = torch.div(near, len(encoder), rounding_mode="floor")
+    latents = near - rows * len(encoder)
+    exact = _dots(rows, latents, x, encoder) + bias[latents]
+    best = exact.topk(count, sorted=False).indices.sort().values
+    return OfAll(near[best], exact[best])
+
+
+def _errors(x: Tensor, encoder: Tensor) -> Float[Tensor, " n"]:
+    """How far from float32 the products of a row may be before they are rounded, at most.
+
+    ‖x - x̃‖ ‖w‖ + ‖x̃‖ ‖w - w̃‖ (Cauchy and Schwarz; tildes are rounded), of which ‖w - w̃‖ is at most half of
+    `ROUNDOFF` times ‖w‖, and what summing in float32 adds.
+    """
+    near, longest = x.bfloat16(), torch.linalg.vector_norm(encoder, dim=1).amax()
+    length = near.float().norm(dim=1)
+    out: Tensor = longest * ((x - near).norm(dim=1) + length * (ROUNDOFF / 2 + x.shape[1] * SUMMING))
+    return out
 
 
 def _products_and_bias(x: Tensor, encoder: Tensor, bias: Tensor) -> Tensor:
@@ -105,9 +148,13 @@ def products(
     That is what a weighted sum of table rows has as the gradient of its weights, so torch has it compiled.
     """
     n, k = indices.shape
-    flat = indices.reshape(-1)
-    starts = torch.arange(0, n * k, k)
-    row = torch.arange(n).repeat_interleave(k)
+    rows = torch.arange(n, device=x.device).repeat_interleave(k)
+    return _dots(rows, indices.reshape(-1), x, table).view(n, k)
+
+
+def _dots(rows: Tensor, latents: Tensor, x: Tensor, table: Tensor) -> Tensor:
+    """The product of a row and a latent for each pair of them; rows ascend."""
+    starts = torch.searchsorted(rows, torch.arange(len(x), device=x.device))
     dot = torch.ops.aten._embedding_bag_per_sample_weights_backward
-    made: Tensor = dot(x.contiguous(), table, flat, starts, row, 0, -1)
-    return made.view(n, k)
+    made: Tensor = dot(x.contiguous(), table, latents, starts, rows, 0, -1)
+    return made

@@ -156,22 +156,28 @@ SCREEN = 128
 def largest_of_all(x: Float[Tensor, "n width"], count: int) -> Int[Tensor, " count"]:
     """Where the ``count`` largest entries of a whole array are, in the array laid flat, ascending; exact.
 
-    The array is dealt into groups. The count-th largest of the groups' maxima is an entry that count - 1
-    others reach, so no entry below it can be among the largest, and few remain to be sorted.
+    Few entries are as large as `floor_of_all`, and only those remain to be sorted.
     """
-    flat = x.reshape(-1)
-    group = SCREEN
-    while group > 1 and (len(flat) % group or len(flat) // group < 4 * count):
-        group //= 2
-    candidates = torch.arange(0)
-    if group > 1:
-        maxima = flat.view(group, -1).amax(dim=0)
-        floor = maxima.topk(count, sorted=False).values.min()
-        candidates = (flat >= floor).nonzero().squeeze(1)
+    flat, floor = x.reshape(-1), floor_of_all(x, count)
+    candidates = torch.arange(0) if floor is None else (flat >= floor).nonzero().squeeze(1)
     if len(candidates) < count:  # too few to screen, or NaN among them
         candidates = torch.arange(len(flat), device=flat.device)
     chosen = flat[candidates].topk(count, sorted=False).indices
     return candidates[chosen].sort().values
+
+
+def floor_of_all(x: Float[Tensor, "n width"], count: int) -> Float[Tensor, ""] | None:
+    """An entry that at least ``count`` of a whole array reach, and not many more; None if there are too few entries.
+
+    The array is dealt into groups. The count-th largest of the groups' maxima is an entry that count - 1 others reach.
+    """
+    group = SCREEN
+    while group > 1 and (x.numel() % group or x.numel() // group < 4 * count):
+        group //= 2
+    if group == 1:
+        return None
+    maxima = x.reshape(group, -1).amax(dim=0)
+    return maxima.topk(count, sorted=False).values.min()
 
 
 SPARSITIES: dict[str, type[Sparsity]] = {"topk": TopK, "threshold": Threshold, "pursuit": Pursuit}
