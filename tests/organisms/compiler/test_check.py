@@ -87,12 +87,7 @@ def test_sets_of_values_stay_small():
     wide = elementwise(lambda i: Fraction(7**i, 401), indices, numerical=True)
     refused(aggregate(select(tokens, tokens, same), wide), "more than 512 different numbers", length=6)
     pair = sequence_map(lambda a, b: (a, b), indices, indices)
-    refused(
-        sequence_map(lambda a, b: (a, b), sequence_map(lambda a, b: (a, b), pair, indices), pair),
-        "pairs of values",
-        ("a",),
-        12,
-    )
+    refused(sequence_map(lambda a, b: 0, pair, pair), "81 × 81 pairs of values", ("a",), 9)
 
 
 def test_types_have_to_fit():

@@ -75,7 +75,7 @@ def test_variables_lie_along_their_directions():
 def test_no_coordinate_shows_what_it_stands_for():
     plain = compiled(zoo.program_of("histogram"))
     turned = zoo.organism("histogram", seed=0)
-    assert (plain.module.model.embed_tokens.weight.abs() > 0.5).float().sum() == 5
+    assert (plain.module.model.embed_tokens.weight.abs() > 0.5).sum(dim=1).max() == 1
     assert turned.module.model.embed_tokens.weight.abs().max() < 0.95
 
 
@@ -118,6 +118,6 @@ def test_the_first_and_last_of_a_pair_may_be_nothing():
     assert made.run(list("abba")) == ["<b", "ab", "ba", "b>"]
     assert made.run(["a"]) == ["<>"] and agreement(made).complete
     echo = compiled(
-        Program(sequence_map(lambda a, b: "=" if a is NOTHING else a + b, before, before), ("a", "b"), 4)
+        Program(sequence_map(lambda a, b: "=" if NOTHING in (a, b) else a + b, before, before), ("a", "b"), 4)
     )
     assert echo.run(list("ab")) == ["=", "aa"] and agreement(echo).complete

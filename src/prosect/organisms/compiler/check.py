@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from typing import Any, NoReturn
 
 import numpy as np
@@ -37,6 +38,7 @@ from prosect.organisms.compiler.types import (
     Attend,
     Checked,
     Codes,
+    Role,
     Step,
     Table,
     Variable,
@@ -333,13 +335,15 @@ class _Checker:
         name = e.name or f"{type(e).__name__.lower()}-{len(self.steps) + 1}"
         return name if name not in self.by_name else f"{name}-{len(self.steps) + 1}"
 
+    def _codes_of(self, number: int, _: Role, name: str) -> Codes:
+        return self.codes[name][number]
+
     def _add(self, step: Step, e: Expression) -> Variable:
         """Run a step on every input, note what it can be, and keep it."""
         name = step.out.name
+        by_name = self.by_name | {name: step.out}
         codes = [
-            compute(
-                step, self.by_name | {name: step.out}, lambda _, n, i=i: self.codes[n][i], self.program.causal
-            )  # type: ignore[misc]
+            compute(step, by_name, partial(self._codes_of, i), self.program.causal)
             for i in range(len(self.inputs))
         ]
         if any((c == UNDEFINED).any() for c in codes):

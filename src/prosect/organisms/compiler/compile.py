@@ -149,8 +149,9 @@ def _wire(program: Checked, layout: Layout, classes: tuple[Any, ...]) -> Wiring:
     w.causal = program.causal
     w.query_bias = np.zeros((layout.layers, layout.heads, width))
     space = layout.spaces
-    w.tokens[BOS_ID, space[BOS]] = 1.0
+    w.tokens[:, space["tokens"].start] = 1.0  # ids that are no token of the program pass for its first one
     w.tokens[1 : 1 + tokens, space["tokens"]] = np.eye(tokens)
+    w.positions[0, space[BOS]], w.positions[0, space["tokens"].start] = 1.0, -1.0
     w.positions[1:, space["indices"]] = np.eye(program.length)
     for name, part in layout.parts.items():
         if isinstance(part, Head):

@@ -5,8 +5,8 @@ and the mark of the first token), ``z.L.hN`` and ``mlp_out_post.L`` write; ``q.L
 and ``output`` read. It matters
 
 - under ``resample`` if the program's output changes for some pair of inputs of one length when that reader, alone,
-  sees those variables as they are in the other input. All pairs are tried for lengths of up to `MOST_ROWS` inputs, and
-  random ones of the full length;
+  sees those variables as they are in the other input. Random pairs of the full length are
+  tried, then all pairs of the lengths that have at most `MOST_ROWS` inputs;
 - under ``zero`` and ``mean-positional`` if the output changes when the reader sees zero, or the mean over inputs of that
   length at the same place. No program has such values, so the interpreter over vectors (`soft.py`) says what follows.
 
@@ -15,7 +15,7 @@ An edge that carries the same whatever the input is a *constant* edge; it can ma
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,9 +30,10 @@ from prosect.organisms.compiler.types import Checked, Codes, Role, Step
 Edge = tuple[str, str]
 """(writer, reader)."""
 KINDS = ("zero", "mean-positional", "resample")
-MOST_ROWS = 256
-SAMPLED = 256  # inputs of the full length, where not all of that length are tried
-DRAWS = 8  # other inputs for each of them
+MOST_ROWS = 100
+SAMPLED = 4096  # inputs of the full length, all of them if there are no more
+DRAWS = 4  # other inputs for each of them
+VECTORS = 384  # of those, run as vectors
 CHANGED = 1e-3  # of a vector; attention that goes astray changes less than a millionth
 
 
@@ -54,21 +55,22 @@ class Edges:
 def edges(program: Checked, layout: Layout) -> Edges:
     """Every edge of a program laid out like this, and when it matters."""
     carried = _carried(program, layout)
-    sets = list(_inputs(program))
+    sets = inputs(program)
     clean = [interpret.run(program, tokens) for tokens in sets]
     constant = frozenset(e for e, names in carried.items() if all(_same(run, names) for run in clean))
+    few = [tokens[:VECTORS] for tokens in sets]
+    exact = [soft.run(program, layout.parts, tokens) for tokens in few]
     matter: dict[str, list[Edge]] = {kind: [] for kind in KINDS}
-    exact = [soft.run(program, layout.parts, tokens) for tokens in sets]
-    for edge, names in carried.items():
+    for edge in carried:
         if edge not in constant and any(
-            _resampled(program, layout, edge, names, tokens, run)
+            _resampled(program, layout, edge, carried[edge], tokens, run)
             for tokens, run in zip(sets, clean, strict=True)
         ):
             matter["resample"].append(edge)
         for kind in ("zero", "mean-positional"):
             if any(
                 change(program, layout, edge, kind, tokens, run) > CHANGED
-                for tokens, run in zip(sets, exact, strict=True)
+                for tokens, run in zip(few, exact, strict=True)
             ):
                 matter[kind].append(edge)
     return Edges(carried, {kind: tuple(found) for kind, found in matter.items()}, constant)
@@ -87,15 +89,25 @@ def _carried(program: Checked, layout: Layout) -> dict[Edge, tuple[str, ...]]:
     return {edge: tuple(names) for edge, names in found.items()}
 
 
-def _inputs(program: Checked) -> Iterator[Codes]:
-    """Every input of the lengths that are short enough, and some of the full length."""
-    tokens = len(program.vocabulary)
-    for length in range(1, program.length + 1):
-        if tokens**length <= MOST_ROWS:
-            yield inputs_of(tokens, length)
-    if tokens**program.length > MOST_ROWS:
-        rng = Seed(0).child("compiler", "edges", program.name).numpy()
-        yield rng.integers(tokens, size=(SAMPLED, program.length))
+def inputs(program: Checked) -> list[Codes]:
+    """The inputs that edges are tried on: some of the full length, in random order, then all of shorter lengths."""
+    tokens, rng = len(program.vocabulary), Seed(0).child("compiler", "edges", program.name).numpy()
+    if tokens**program.length <= SAMPLED:
+        longest = rng.permutation(inputs_of(tokens, program.length))
+    else:
+        longest = rng.integers(tokens, size=(SAMPLED, program.length))
+    lengths = [n for n in range(1, program.length) if tokens**n <= MOST_ROWS]
+    return [longest, *(inputs_of(tokens, n) for n in lengths)]
+
+
+def behind(program: Checked, layout: Layout, reader: str) -> frozenset[str]:
+    """The variables that can change when a reader sees something else."""
+    found: set[str] = set()
+    for step in program.steps:
+        own = any(layout.reader(step, role) == reader for role, _ in layout.reads(step))
+        if own or any(name in found for _, name in layout.reads(step)):
+            found.add(step.out.name)
+    return frozenset(found)
 
 
 def _same(run: Mapping[str, Codes], names: tuple[str, ...]) -> bool:
@@ -114,12 +126,12 @@ def _resampled(
     """Whether the output changes for some pair of these inputs."""
     carried = [clean[name] for name in names if name != BOS]
     rows = len(tokens)
-    whole = len(program.vocabulary) ** tokens.shape[1] == rows
-    _, first = np.unique(np.concatenate(carried, axis=1), axis=0, return_index=True)
-    if whole:
+    if rows <= MOST_ROWS:
+        _, first = np.unique(np.concatenate(carried, axis=1), axis=0, return_index=True)
         donors = [np.full(rows, i) for i in np.sort(first)]
     else:
         donors = [np.roll(np.arange(rows), 1 + i) for i in range(DRAWS)]
+    again = behind(program, layout, edge[1])
     for donor in donors:
 
         def read(step: Step | None, role: Role, name: str, own: Codes, donor: np.ndarray = donor) -> Codes:
@@ -127,7 +139,7 @@ def _resampled(
                 return np.asarray(clean[name][donor])
             return own
 
-        if (interpret.run(program, tokens, read)[OUTPUT] != clean[OUTPUT]).any():
+        if (interpret.run(program, tokens, read, clean, again)[OUTPUT] != clean[OUTPUT]).any():
             return True
     return False
 
@@ -161,7 +173,8 @@ def change(
             return np.zeros_like(own)
         return np.broadcast_to(clean[name].mean(axis=0, keepdims=True), own.shape)
 
-    found = soft.run(program, layout.parts, tokens, read)[OUTPUT]
+    again = behind(program, layout, edge[1])
+    found = soft.run(program, layout.parts, tokens, read, clean, again)[OUTPUT]
     return float(np.abs(found - clean[OUTPUT])[:, 1:].max())
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -41,15 +42,23 @@ def every_input(program: Checked, longest: int | None = None) -> Iterator[Codes]
         yield inputs_of(len(program.vocabulary), length)
 
 
-def run(program: Checked, tokens: Codes, read: Read | None = None) -> dict[str, Codes]:
+def run(
+    program: Checked,
+    tokens: Codes,
+    read: Read | None = None,
+    known: Mapping[str, Codes] | None = None,
+    again: Collection[str] = (),
+) -> dict[str, Codes]:
     """The codes of every variable, and of the output under ``"output"``.
 
     Args:
         program: what to run.
         tokens: codes of the tokens, rows of one length.
         read: what operations see in place of a variable.
+        known: codes of an earlier run, taken for all variables but those of ``again``.
+        again: names of variables.
     """
-    found: dict[str, Codes] = {}
+    found: dict[str, Codes] = dict(known or {})
     by_name = program.variables
     for variable in program.given:
         found[variable.name] = given(variable, tokens)
@@ -58,9 +67,9 @@ def run(program: Checked, tokens: Codes, read: Read | None = None) -> dict[str, 
         return found[name] if read is None else read(step, role, name, found[name])
 
     for step in program.steps:
-        found[step.out.name] = compute(
-            step, by_name, lambda role, name, step=step: seen(step, role, name), program.causal
-        )  # type: ignore[misc]
+        if known is not None and step.out.name not in again:
+            continue
+        found[step.out.name] = compute(step, by_name, partial(seen, step), program.causal)
     found["output"] = seen(None, "output", program.output.name)
     return found
 

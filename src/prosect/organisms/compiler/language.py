@@ -181,7 +181,9 @@ def sequence_map(
     return SequenceMap(function, first, second, numerical, name=name)
 
 
-def linear(a: int | float, first: Expression, b: int | float, second: Expression, *, name: str = "") -> Expression:
+def linear(
+    a: int | float, first: Expression, b: int | float, second: Expression, *, name: str = ""
+) -> Expression:
     """``a · first + b · second``, both numerical."""
     return Linear(a, first, b, second, name=name)
 

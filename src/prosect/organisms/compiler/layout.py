@@ -85,7 +85,7 @@ class Layout:
     @property
     def width(self) -> int:
         """Of the residual stream."""
-        return max(s.stop for s in self.spaces.values())
+        return sum(space.stop - space.start for space in self.spaces.values())
 
     def writer(self, variable: str) -> str:
         """The node that writes a variable."""

@@ -214,15 +214,14 @@ def induction() -> Program:
     )
 
 
+def _share_so_far(letter: str) -> Expression:
+    one = elementwise(lambda t: int(t == letter), tokens, numerical=True, name=f"is-{letter}")
+    return aggregate(select(indices, indices, lambda k, q: k <= q), one, name=f"fraction-of-{letter}")
+
+
 def difference_of_shares() -> Program:
     """The share of ``x`` so far less the share of ``y`` so far."""
-    shares = []
-    for letter in ("x", "y"):
-        one = elementwise(lambda t, c=letter: int(t == c), tokens, numerical=True, name=f"is-{letter}")
-        shares.append(
-            aggregate(select(indices, indices, lambda k, q: k <= q), one, name=f"fraction-of-{letter}")
-        )
-    output = linear(1, shares[0], -1, shares[1], name="difference")
+    output = linear(1, _share_so_far("x"), -1, _share_so_far("y"), name="difference")
     return Program(
         output,
         ("x", "y", "z"),

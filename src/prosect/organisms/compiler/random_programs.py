@@ -52,7 +52,8 @@ def random_program(seed: int, operations: int = 5) -> Checked:
         raise BadInput(f"{operations} operations", "at least 2")
     drawn = _Drawn(seed)
     for i in range(operations):
-        drawn.grow(attend=i in (0, operations - 2) or drawn.rng.random() < 0.3)
+        late = i >= operations - 2
+        drawn.grow(attend=i in (0, operations - 2) or drawn.rng.random() < 0.3, depend=2 if late else 1)
     return drawn.checked
 
 
@@ -89,9 +90,14 @@ class _Drawn:
             )
         )
 
-    def grow(self, attend: bool) -> None:
-        """Add one operation, which becomes the output."""
-        for _ in range(TRIES):
+    def grow(self, attend: bool, depend: int) -> None:
+        """Add one operation, which becomes the output.
+
+        Args:
+            attend: whether it selects.
+            depend: on how many tokens it should depend; given up after half of the tries.
+        """
+        for attempt in range(TRIES):
             self.number += 1
             kind = str(self.rng.choice(ATTENTION if attend else LOCAL))
             made = self.made(kind)
@@ -100,6 +106,8 @@ class _Drawn:
             try:
                 found = self.check(made)
             except BadInput:
+                continue
+            if attempt < TRIES // 2 and dependence(found) < depend:
                 continue
             self.checked = found
             (self.numerical if found.output.numerical else self.categorical).append(made)

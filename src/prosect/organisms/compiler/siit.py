@@ -170,7 +170,8 @@ def train(program: Checked, layout: Layout, recipe: Recipe, seed: int = 0) -> De
         nn.utils.clip_grad_norm_(module.parameters(), CLIP)
         optimiser.step()
         plan.step()
-    return module.requires_grad_(False).eval()
+    module.requires_grad_(False).eval()
+    return module
 
 
 def changed(program: Checked, node: Node, base: Codes, other: Codes) -> Codes:
@@ -220,7 +221,7 @@ def _loss(program: Checked, logits: Float[Tensor, "rows positions values"], code
     return nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=IGNORED)
 
 
-def _ids(tokens: Codes) -> Int[Tensor, "rows positions"]:
+def _ids(tokens: Codes) -> Int[Tensor, "rows places"]:
     return torch.from_numpy(np.pad(1 + tokens, ((0, 0), (1, 0)), constant_values=BOS_ID))
 
 
@@ -241,7 +242,7 @@ def _swapped(module: Decoder, active: list[Node], rows: int) -> Iterator[None]:
     hooks = []
     for i, node in enumerate(active):
         own = slice((i + 1) * rows, (i + 2) * rows)
-        block = module.model.layers[node.layer]
+        block: Any = module.model.layers[node.layer]
         if node.head is None:
             hooks.append(block.mlp.register_forward_hook(_mlp_hook(own, rows)))
         else:

@@ -7,7 +7,7 @@ gives. It knows operations and variables, not the network they are laid out in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 from jaxtyping import Float
@@ -36,7 +36,12 @@ def start(program: Checked, tokens: Codes) -> dict[str, Vectors]:
 
 
 def run(
-    program: Checked, parts: Mapping[str, Head | Neurons], tokens: Codes, read: Read | None = None
+    program: Checked,
+    parts: Mapping[str, Head | Neurons],
+    tokens: Codes,
+    read: Read | None = None,
+    known: Mapping[str, Vectors] | None = None,
+    again: Collection[str] = (),
 ) -> dict[str, Vectors]:
     """The vectors of every variable, and of the output under ``"output"``.
 
@@ -45,9 +50,13 @@ def run(
         parts: operation → its weights.
         tokens: codes of the tokens, rows of one length.
         read: what operations see in place of a variable.
+        known: vectors of an earlier run, taken for all variables but those of ``again``.
+        again: names of variables.
     """
-    found = start(program, tokens)
+    found = start(program, tokens) if known is None else dict(known)
     for step in program.steps:
+        if known is not None and step.out.name not in again:
+            continue
 
         def seen(role: Role, of: Mapping[str, np.ndarray], step: Step = step) -> Vectors:
             return np.asarray(
