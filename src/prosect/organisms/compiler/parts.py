@@ -8,7 +8,8 @@ that token scores as a selected one and gives 1, so that its share is 1 / (1 + w
 
 *Neurons* (`Neurons`): one fires for each value, or pair of values, or group of them, that gives one result. The
 sum of what it reads is 1 where it holds and at most 0 elsewhere; `MARGIN` keeps it silent where the sum is a little
-above 0. Numbers are told apart by ramps between neighbouring values, flat where the values are.
+above 0. For a number it comes with a second one, so that a sum a little off 1 counts as 1: rounding is gone after that.
+Numbers are told apart by ramps between neighbouring values, flat where the values are.
 
 At the beginning-of-sequence token every variable is zero, but for shares.
 """
@@ -176,16 +177,25 @@ class _Made:
 
     def __init__(self, step: Table, of: list[Variable]) -> None:
         self.width = {v.name: v.width for v in of}
-        self.out = step.out.width
+        self.out, self.numerical = step.out.width, step.out.numerical
         self.rows: list[tuple[Mapping[str, np.ndarray], float, np.ndarray, str]] = []
 
     def add(self, up: Mapping[str, np.ndarray], bias: float, down: np.ndarray, says: str) -> None:
         self.rows.append((up, bias, down, says))
 
     def threshold(self, sums: Mapping[str, np.ndarray], offset: float, down: np.ndarray, says: str) -> None:
-        """A neuron that gives 1 where the sums and the offset make 1, and nothing up to `MARGIN` / (1 + `MARGIN`)."""
-        gain = 1 + MARGIN
-        self.add({name: gain * w for name, w in sums.items()}, gain * offset - MARGIN, down, says)
+        """A neuron that gives 1 where the sums and the offset make 1, and nothing up to `MARGIN` / (1 + `MARGIN`).
+
+        For a number, twice as steep, and with a second neuron that takes away what is above 1.
+        """
+        if not self.numerical:
+            gain = 1 + MARGIN
+            up = {name: gain * w for name, w in sums.items()}
+            self.add(up, gain * offset - MARGIN, down, says)
+            return
+        up = {name: w / (1 - 2 * MARGIN) for name, w in sums.items()}
+        for sign, start in ((1.0, MARGIN), (-1.0, 1 - MARGIN)):
+            self.add(up, (offset - start) / (1 - 2 * MARGIN), sign * down, says)
 
     def neurons(self) -> Neurons:
         n = len(self.rows)
