@@ -121,3 +121,13 @@ def test_the_first_and_last_of_a_pair_may_be_nothing():
         Program(sequence_map(lambda a, b: "=" if NOTHING in (a, b) else a + b, before, before), ("a", "b"), 4)
     )
     assert echo.run(list("ab")) == ["=", "aa"] and agreement(echo).complete
+
+
+@pytest.mark.parametrize("function", [abs, lambda x: hash(x) % 7 - 3])
+def test_functions_of_numbers_keep_all_that_float32_can(function):
+    sign = elementwise(lambda t: 1 if t == "(" else -1, tokens, numerical=True)
+    mean = aggregate(select(indices, indices, lambda k, q: k <= q), sign)
+    output = elementwise(function, mean, numerical=True)
+    made = compiled(Program(output, "()", 8), seed=0)
+    found = agreement(made)
+    assert found.complete and found.error < 2e-5, found

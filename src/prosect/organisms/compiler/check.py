@@ -32,6 +32,7 @@ from prosect.organisms.compiler.language import (
     SequenceMap,
     Tokens,
 )
+from prosect.organisms.compiler.parts import steepness
 from prosect.organisms.compiler.types import (
     NO_VALUE,
     UNDEFINED,
@@ -49,6 +50,7 @@ MOST_VALUES = 512
 MOST_PAIRS = 4096  # of values, in a sequence map: a neuron for each at worst
 FINEST = 1e-3  # distance of two numbers that neurons must tell apart
 LARGEST = 1000.0  # of a number: float32 keeps 1e-4 of it
+STEEPEST = 16.0  # activation of a ramp, before its rounding is taken away
 
 
 def check(program: Program) -> Checked:
@@ -165,9 +167,17 @@ class _Checker:
         out, codes = self._made(e, values, e.numerical)
         table = np.full(len(of.values) + 1, UNDEFINED if e.numerical else NO_VALUE)
         table[: len(codes)] = codes
-        if of.numerical:
-            self._apart(e, of, table)
-        return self._add(Table(out, (of.name,), table, line=e.line), e)
+        if not of.numerical:
+            return self._add(Table(out, (of.name,), table, line=e.line), e)
+        self._apart(e, of, table)
+        if not out.numerical and steepness(of, table)[1] <= STEEPEST:
+            return self._add(Table(out, (of.name,), table, line=e.line), e)
+        # steep ramps leave some of float32's rounding, which neurons that cap what they read take away
+        table[-1] = NO_VALUE
+        rough = Variable(f"{out.name}.rough", out.values)
+        found = self._add(Table(rough, (of.name,), table, line=e.line), e)
+        same = np.array([*range(len(out.values)), UNDEFINED if out.numerical else NO_VALUE])
+        return self._add(Table(out, (found.name,), same, caps=True, line=e.line), e)
 
     def _sequence_map(self, e: SequenceMap, first: Variable, second: Variable) -> Variable:
         for one in (first, second):
@@ -200,7 +210,7 @@ class _Checker:
         out, codes = self._made(e, values, True)
         shape = (len(first.values), len(second.values))
         return self._add(
-            Table(out, (first.name, second.name), codes.reshape(shape), (float(a), float(b)), e.line), e
+            Table(out, (first.name, second.name), codes.reshape(shape), (float(a), float(b)), line=e.line), e
         )
 
     def _aggregate(self, e: Aggregate, query: Variable, key: Variable, of: Variable) -> Variable:

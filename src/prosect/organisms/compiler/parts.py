@@ -8,7 +8,8 @@ that token scores as a selected one and gives 1, so that its share is 1 / (1 + w
 
 *Neurons* (`Neurons`): one fires for each value, or pair of values, or group of them, that gives one result. The
 sum of what it reads is 1 where it holds and at most 0 elsewhere; `MARGIN` keeps it silent where the sum is a little
-above 0. For a number it comes with a second one, so that a sum a little off 1 counts as 1: rounding is gone after that.
+above 0. For a number, and after steep ramps, it comes with a
+second one, so that a sum a little off 1 counts as 1, and rounding is gone.
 Numbers are told apart by ramps between neighbouring values, flat where the values are.
 
 At the beginning-of-sequence token every variable is zero, but for shares.
@@ -21,7 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from prosect.organisms.compiler.types import Attend, Table, Variable
 
@@ -154,22 +155,38 @@ def _with(sums: Mapping[str, np.ndarray], name: str, more: np.ndarray) -> dict[s
     return {**sums, name: sums[name] + more if name in sums else more}
 
 
+def steepness(of: Variable, codes: Int[np.ndarray, " n"]) -> tuple[float, float]:
+    """From which end to add up ramps, 1.0 for the lowest value, and the largest activation that this takes."""
+    values = np.array([float(v) for v in of.values])
+    bends = np.flatnonzero(np.diff(codes[: len(values)]))
+    slopes = 2 / np.diff(values)[bends]
+    up = float((slopes * (values[-1] - values[bends])).max(initial=0.0))
+    down = float((slopes * (values[bends + 1] - values[0])).max(initial=0.0))
+    return (1.0, up) if up <= down else (-1.0, down)
+
+
 def _ramps(made: _Made, of: Variable, codes: np.ndarray, vectors: np.ndarray) -> None:
-    """A function of a number: what it is for the smallest, and a change between neighbours that differ."""
-    values = [float(v) for v in of.values]
-    first = vectors[codes[0]]
+    """A function of a number: what it is at one end, and a change between neighbours that differ.
+
+    Ramps are added up from the end where that takes the smaller activations, since their rounding stays: for
+    shares, which lie close together near zero, from above.
+    """
+    values = np.array([float(v) for v in of.values])
+    codes = codes[: len(values)]
+    sign, _ = steepness(of, codes)
+    first = vectors[codes[0 if sign > 0 else -1]]
     if first.any():
         made.add({BOS: -np.ones(1)}, 1.0, first, "always")
-    for low, high, before, after in zip(values[:-1], values[1:], codes[:-1], codes[1:], strict=False):
-        change = vectors[after] - vectors[before]
-        if not change.any():
-            continue
-        quarter = (high - low) / 4
-        slope = 1 / (2 * quarter)
-        largest = max(1.0, abs(values[0]), abs(values[-1]))
-        for sign, start in ((1.0, low + quarter), (-1.0, high - quarter)):
-            up = {of.name: np.array([slope]), BOS: np.array([-slope * 3 * largest])}
-            made.add(up, -slope * start, sign * change, f"{of.name} above {start:.4g}")
+    silent = 3 * max(1.0, *np.abs(values))  # at the first token, whatever is read there
+    for i in np.flatnonzero(codes[1:] != codes[:-1]):
+        slope = 2 / (values[i + 1] - values[i])
+        before, after = (i, i + 1) if sign > 0 else (i + 1, i)
+        change = vectors[codes[after]] - vectors[codes[before]]
+        quarter = (values[after] - values[before]) / 4
+        for weight, start in ((1.0, values[before] + quarter), (-1.0, values[after] - quarter)):
+            read = {of.name: np.array([sign * slope]), BOS: np.array([-slope * silent])}
+            side = "above" if sign > 0 else "below"
+            made.add(read, -sign * slope * start, weight * change, f"{of.name} {side} {start:.4g}")
 
 
 class _Made:
@@ -177,7 +194,7 @@ class _Made:
 
     def __init__(self, step: Table, of: list[Variable]) -> None:
         self.width = {v.name: v.width for v in of}
-        self.out, self.numerical = step.out.width, step.out.numerical
+        self.out, self.caps = step.out.width, step.caps or step.out.numerical
         self.rows: list[tuple[Mapping[str, np.ndarray], float, np.ndarray, str]] = []
 
     def add(self, up: Mapping[str, np.ndarray], bias: float, down: np.ndarray, says: str) -> None:
@@ -186,9 +203,9 @@ class _Made:
     def threshold(self, sums: Mapping[str, np.ndarray], offset: float, down: np.ndarray, says: str) -> None:
         """A neuron that gives 1 where the sums and the offset make 1, and nothing up to `MARGIN` / (1 + `MARGIN`).
 
-        For a number, twice as steep, and with a second neuron that takes away what is above 1.
+        With caps it is twice as steep, and comes with a second neuron that takes away what is above 1.
         """
-        if not self.numerical:
+        if not self.caps:
             gain = 1 + MARGIN
             up = {name: gain * w for name, w in sums.items()}
             self.add(up, gain * offset - MARGIN, down, says)
