@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
-from transformers.masking_utils import create_causal_mask
+from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -31,9 +31,14 @@ class DecoderConfig(PretrainedConfig):
         intermediate_size: neurons of each MLP; 0 for attention only.
         max_position_embeddings: longest sequence.
         attention_scale: factor on the scores.
+        causal: whether no position sees a later one.
+        query_bias: whether queries have a bias.
     """
 
     model_type = "prosect-decoder"
+    # Kept out of the configuration unless they differ, so that digests of networks without them stay.
+    causal = True
+    query_bias = False
 
     def __init__(
         self,
@@ -45,8 +50,14 @@ class DecoderConfig(PretrainedConfig):
         intermediate_size: int = 0,
         max_position_embeddings: int = 64,
         attention_scale: float = 1.0,
+        causal: bool = True,
+        query_bias: bool = False,
         **kwargs: Any,
     ) -> None:
+        if not causal:
+            self.causal = causal
+        if query_bias:
+            self.query_bias = query_bias
         self.vocab_size = vocab_size
         self.hidden_size = hidden_size
         self.num_hidden_layers = num_hidden_layers
@@ -84,9 +95,9 @@ class Attention(nn.Module):
         super().__init__()
         self.config, self.layer_idx = config, layer
         self.head_dim, self.scaling = config.head_dim, config.attention_scale
-        self.num_key_value_groups, self.is_causal, self.attention_dropout = 1, True, 0.0
+        self.num_key_value_groups, self.is_causal, self.attention_dropout = 1, config.causal, 0.0
         inner = config.num_attention_heads * config.head_dim
-        self.q_proj = nn.Linear(config.hidden_size, inner, bias=False)
+        self.q_proj = nn.Linear(config.hidden_size, inner, bias=config.query_bias)
         self.k_proj = nn.Linear(config.hidden_size, inner, bias=False)
         self.v_proj = nn.Linear(config.hidden_size, inner, bias=False)
         self.o_proj = nn.Linear(inner, config.hidden_size, bias=False)
@@ -151,16 +162,23 @@ class Trunk(nn.Module):
     ) -> BaseModelOutputWithPast:
         positions = torch.arange(input_ids.shape[1], device=input_ids.device)
         hidden = self.embed_tokens(input_ids) + self.embed_positions(positions)
-        mask = create_causal_mask(
+        mask = self._mask(hidden, attention_mask, positions)
+        for block in self.layers:
+            hidden = block(hidden, attention_mask=mask)
+        return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden))
+
+    def _mask(self, hidden: Tensor, attention_mask: Tensor | None, positions: Tensor) -> Any:
+        if not self.config.causal:
+            return create_bidirectional_mask(
+                config=self.config, inputs_embeds=hidden, attention_mask=attention_mask
+            )
+        return create_causal_mask(
             config=self.config,
             inputs_embeds=hidden,
             attention_mask=attention_mask,
             past_key_values=None,
             position_ids=positions[None],
         )
-        for block in self.layers:
-            hidden = block(hidden, attention_mask=mask)
-        return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden))
 
 
 class Decoder(PreTrainedModel):

@@ -31,6 +31,8 @@ class Wiring:
         bias: of the neurons.
         down: neurons → residual stream.
         unembed: residual stream → logits.
+        query_bias: added to a head's query; None for none.
+        causal: whether no position sees a later one.
     """
 
     tokens: Float[np.ndarray, "vocab d"]
@@ -43,6 +45,8 @@ class Wiring:
     bias: Float[np.ndarray, "layers neurons"]
     down: Float[np.ndarray, "layers neurons d"]
     unembed: Float[np.ndarray, "d vocab"]
+    query_bias: Float[np.ndarray, "layers heads head"] | None = None
+    causal: bool = True
 
     @classmethod
     def blank(
@@ -78,10 +82,14 @@ class Wiring:
             bias=self.bias.copy(),
             down=stream(self.down, -1),
             unembed=stream(self.unembed, -2),
+            query_bias=None if self.query_bias is None else self.query_bias.copy(),
+            causal=self.causal,
         )
         for at in np.ndindex(layers, heads):
             scores, values = Turn.draw(rng, head), Turn.draw(rng, head)
             new.query[at], new.key[at] = scores(new.query[at], -1), scores(new.key[at], -1)
+            if new.query_bias is not None:
+                new.query_bias[at] = scores(new.query_bias[at], -1)
             new.value[at], new.out[at] = values(new.value[at], -1), values(new.out[at], -2)
         return new
 
@@ -97,6 +105,8 @@ class Wiring:
             head_dim=head,
             intermediate_size=neurons,
             max_position_embeddings=len(self.positions),
+            causal=self.causal,
+            query_bias=self.query_bias is not None,
         )
         state = {
             "model.embed_tokens.weight": self.tokens,
@@ -107,6 +117,8 @@ class Wiring:
             block = f"model.layers.{i}"
             for name, weight in (("q", self.query), ("k", self.key), ("v", self.value)):
                 state[f"{block}.self_attn.{name}_proj.weight"] = weight[i].swapaxes(1, 2).reshape(-1, d)
+            if self.query_bias is not None:
+                state[f"{block}.self_attn.q_proj.bias"] = self.query_bias[i].reshape(-1)
             state[f"{block}.self_attn.o_proj.weight"] = self.out[i].reshape(-1, d).T
             if neurons:
                 state[f"{block}.mlp.up_proj.weight"] = self.up[i].T

@@ -1,0 +1,210 @@
+"""The shipped programs as organisms: ``compiled-reverse``, ``compiled-sort`` and so on.
+
+As for every organism, a seed names one of many variants: the order of heads and neurons, which spare heads attend
+to nothing in particular, and the basis of the stream and of every head.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from prosect.core.canonical import digest, digest_tensors
+from prosect.core.errors import UnknownName
+from prosect.core.seeds import Seed
+from prosect.core.truth import Truth
+from prosect.data.batch import Batch
+from prosect.organisms.compiler.card import Card
+from prosect.organisms.compiler.check import check
+from prosect.organisms.compiler.compile import BOS_ID, Compiled, compiled, logits_of
+from prosect.organisms.compiler.edges import Edges, edges, renamed
+from prosect.organisms.compiler.interpret import run
+from prosect.organisms.compiler.layout import OUTPUT, Layout
+from prosect.organisms.compiler.programs import SHIPPED
+from prosect.organisms.compiler.truth import truth
+from prosect.organisms.compiler.types import Checked
+from prosect.organisms.decoder import Decoder
+from prosect.organisms.sources import SequenceSource, parts
+
+if TYPE_CHECKING:
+    from prosect.model import Model
+
+PREFIX = "compiled-"
+SPARE = 1  # heads in every layer that do nothing
+
+
+def names() -> tuple[str, ...]:
+    """Every organism of this kind."""
+    return tuple(PREFIX + name for name in SHIPPED)
+
+
+def organism(name: str, seed: int = 0) -> Compiled:
+    """The program, its network and where everything is.
+
+    Args:
+        name: with or without the prefix.
+        seed: chooses the variant.
+
+    Raises:
+        UnknownName: there is no such program.
+    """
+    return compiled(program_of(name), seed, spare=SPARE)
+
+
+def network(name: str, seed: int = 0) -> tuple[Decoder, Truth]:
+    """The network and its truth; arguments as for `organism`."""
+    made = organism(name, seed)
+    return made.module, truth(PREFIX + _short(name), made, _edges(_short(name), made.layout))
+
+
+def build(name: str, seed: int = 0) -> tuple[Model, Truth]:
+    """The organism: `network` opened for study, and its truth."""
+    from prosect.model import Model
+
+    module, known = network(name, seed)
+    batch = next(source(name, seed).batches("explore", rows=2))
+    opened = Model.of(module, name=f"organism:{known.organism}", inputs=dict(batch.tensors), tokenizer=None)
+    return opened, known
+
+
+def untrained(name: str, seed: int = 0) -> Decoder:
+    """The model null: a network of the same sizes whose weights are random, as large as those compiled."""
+    module = organism(name, 0).module
+    generator = Seed(seed).child("compiler", _short(name), "untrained").torch()
+    with torch.no_grad():
+        for weights in module.parameters():
+            size = weights.pow(2).mean().sqrt()
+            weights.copy_(torch.randn(weights.shape, generator=generator) * size)
+    return module
+
+
+def source(
+    name: str,
+    seed: int = 0,
+    folds: int = 2,
+    explore: int = 200,
+    validate: int = 64,
+    sealed: int = 64,
+    shift: int = 64,
+) -> SequenceSource:
+    """Inputs for the network of the same seed.
+
+    Independent tokens, any length from 2, or from 1 for a program of length 1. In ``shift`` sequences are as long
+    as can be and half of the tokens are all alike.
+
+    Args:
+        name: with or without the prefix.
+        seed: that of the network.
+        folds: validation folds.
+        explore, validate, sealed, shift: sequences in each part.
+    """
+    short = _short(name)
+    program = program_of(short)
+    root = Seed(seed).child("compiler", short, "data")
+    tokens, longest = len(program.vocabulary), program.length
+
+    def make(part: str, i: int) -> Int[np.ndarray, " length"]:
+        rng = root.child(part, i).numpy()
+        if part == "shift":
+            body = np.where(
+                rng.random(longest) < 0.5, rng.integers(tokens), rng.integers(tokens, size=longest)
+            )
+        else:
+            body = rng.integers(tokens, size=rng.integers(min(2, longest), longest + 1))
+        return np.concatenate([[BOS_ID], 1 + body])
+
+    units = parts(explore, validate, folds, sealed, shift)
+    return SequenceSource(
+        make=make,
+        units=units,
+        digest=digest({"organism": PREFIX + short, "seed": seed, "units": units, "version": 1}),
+        vocabulary=("<bos>", *map(str, program.vocabulary)),
+    )
+
+
+def targets(name: str, batch: Batch) -> Int[Tensor, "rows positions"] | Float[Tensor, "rows positions"]:
+    """What the program gives at every position of a batch: the right logit's number, or the number it computes.
+
+    -1, or NaN for a number, at the first token and at padding.
+    """
+    program = program_of(name)
+    ids = batch.tensors["input_ids"].numpy()
+    numerical = program.output.numerical
+    out = np.full(ids.shape, np.nan if numerical else -1)
+    worth = np.array([float(v) for v in program.output.values]) if numerical else logits_of(program)
+    for row, length in enumerate(batch.lengths):
+        codes = run(program, ids[row : row + 1, 1:length] - 1)[OUTPUT][0]
+        out[row, 1:length] = worth[codes]
+    return torch.from_numpy(out if numerical else out.astype(np.int64))
+
+
+def card(name: str, seed: int = 0) -> Card:
+    """What the organism is, how it was made, its truth in numbers, its seed, its hash, and how long it took."""
+    start = time.perf_counter()
+    module, known = network(name, seed)
+    seconds = time.perf_counter() - start
+    program = program_of(name)
+    return Card(
+        organism=known.organism,
+        what=program.about,
+        how="compiled from a program; equal to its interpreter on every input up to its length",
+        vocabulary=tuple(map(str, program.vocabulary)),
+        length=program.length,
+        causal=program.causal,
+        seed=seed,
+        digest=digest_tensors(module.state_dict()),
+        seconds=seconds,
+        size=known.size,
+        edges={kind: len(found) for kind, found in known.edges.items()},
+        nulls=tuple(known.nulls),
+    )
+
+
+def _short(name: str) -> str:
+    short = name.removeprefix(PREFIX)
+    if short not in SHIPPED:
+        raise UnknownName("compiled program", name, names())
+    return short
+
+
+def program_of(name: str) -> Checked:
+    """The program, checked; with or without the prefix."""
+    return _program(_short(name))
+
+
+@cache
+def _program(short: str) -> Checked:
+    return check(SHIPPED[short]())
+
+
+def edges_of(name: str) -> tuple[Edges, Layout]:
+    """What matters, and the layout that its heads are numbered in: that of no seed."""
+    return _found(_short(name))
+
+
+@cache
+def _found(short: str) -> tuple[Edges, Layout]:
+    program = _program(short)
+    layout = Layout.of(program)
+    return edges(program, layout), layout
+
+
+def _edges(short: str, layout: Layout) -> Edges:
+    """Edges do not depend on the order of heads, so they are found once for all seeds."""
+    found, before = _found(short)
+    return renamed(found, before, layout)
+
+
+def __getattr__(attribute: str) -> Callable[..., Any]:
+    """``build_dyck_1`` and the like, for the registry of organisms."""
+    name = attribute.removeprefix("build_").replace("_", "-")
+    if attribute.startswith("build_") and name in SHIPPED:
+        return partial(build, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {attribute!r}")
