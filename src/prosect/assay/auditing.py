@@ -215,7 +215,7 @@ def _facts(own: Named, case: Case, opened: Unstudied) -> dict[str, Json]:
         "model": model.name,
         "parameters": sum(p.numel() for p in model.module.parameters()),
         "weights digest": model.digest[:16],
-        "text": f"{PART}: {len(seen):,} positions of {seen.units:,} × {opened.source.unit}",
+        "text": f"{PART}: {len(seen):,} positions in {seen.units:,} independent units (unit: {opened.source.unit})",
     }
 
 

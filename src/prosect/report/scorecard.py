@@ -20,7 +20,7 @@ from prosect.report.drawings import HEIGHT, axis_row
 from prosect.report.page import _asset, _environment, policy
 from prosect.report.procedure import flat
 from prosect.report.text import prose
-from prosect.report.words import estimate, number
+from prosect.report.words import count, estimate, number
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -102,7 +102,7 @@ def page(card: Scorecard) -> str:
             policy=policy(style, script),
             style=Markup(style),
             script=Markup(script),
-            facts=[(prose(k, 80), prose(v, 300)) for k, v in flat(dict(card.facts))],
+            facts=_facts(card),
             counts=[c for c in counts if c[3]],
             lines=[_shown(line, axis) for line in card.lines],
             axis=axis_row(axis),
@@ -123,6 +123,19 @@ def axis_over(card: Scorecard) -> Axis:
             if x is not None:
                 found.append(min(max((x - absent) / (present - absent), -EDGE), 1.0 + EDGE))
     return axis_for(found)
+
+
+def _facts(card: Scorecard) -> list[tuple[str, str]]:
+    """In the order in which they were written; what is a table has a line for each entry."""
+    out = []
+    for name, said in card.facts.items():
+        parts = said.items() if isinstance(said, dict) else [("", said)]
+        for part, entry in parts:
+            shown = number(entry) if isinstance(entry, int | float) else str(entry)
+            out.append(
+                (prose(f"{name} at {part}" if part and len(parts) > 1 else name, 80), prose(shown, 300))
+            )
+    return out
 
 
 @dataclass(frozen=True)
@@ -158,7 +171,7 @@ def _shown(line: Line, axis: Axis) -> Shown:
     return Shown(
         line.id,
         prose(about.name, 120),
-        prose(about.number, 200),
+        prose(about.number[0].upper() + about.number[1:], 200),
         line.word,
         MARKS[line.word],
         drawn(line, axis),
@@ -175,7 +188,7 @@ def _shown(line: Line, axis: Axis) -> Shown:
 
 def _units(line: Line) -> str:
     n = line.measured.n
-    return f"{n:,} {line.unit}s" if n else ""
+    return count(n, line.unit) if n else ""
 
 
 def _figure(figure: Figure) -> tuple[str, str, str, str]:
@@ -198,7 +211,7 @@ def table(card: Scorecard) -> RenderableType:
     found = Table(box=None, pad_edge=False, show_edge=False)
     columns: dict[str, Any] = {
         "": {"no_wrap": True},
-        "limitation": {"ratio": 3},
+        "limitation": {"min_width": 20},
         "number": {},
         "absent": {},
         "present": {},
@@ -218,7 +231,7 @@ def table(card: Scorecard) -> RenderableType:
         found.add_row(
             line.id, Text(line.about.name), Text(value(line.measured)), *map(Text, four), limit, said
         )
-    facts = ", ".join(f"{k} {v}" for k, v in flat(dict(card.facts)) if k in ("model", "text"))
+    facts = ", ".join(str(card.facts[k]) for k in ("model", "text") if k in card.facts)
     notes = [Text(prose(n, 400), style="dim") for n in card.notes]
     return Group(
         Text(prose(card.dictionary, 200), style="bold"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from prosect.core.errors import ProsectError, UnknownName
 from prosect.core.progress import step
@@ -56,7 +57,8 @@ def audit(case: Case, only: Iterable[str] = ()) -> tuple[Line, ...]:
                 out.append(not_run(id, "not asked for"))
             else:
                 try:
-                    out.append(measure(case))
+                    line = measure(case)
+                    out.append(replace(line, unit=case.sample.unit) if line.unit == "document" else line)
                 except ProsectError as error:
                     out.append(not_run(id, str(error)))
             shown.advance(1)

@@ -60,8 +60,8 @@ def cost(case: Case) -> Line:
     per_token = 2.0 * max(model - sum(tables), 1)
     once = own / model
     figures = [
-        _figure("parameters of the dictionary", own, "numbers"),
-        _figure("parameters of the model", model, "numbers"),
+        _figure("parameters of the dictionary", float(own), "numbers"),
+        _figure("parameters of the model", float(model), "numbers"),
         _figure("this dictionary alone, over the model", once, "ratio"),
         _figure(
             "FLOPs at a position, over the model's",
@@ -72,8 +72,7 @@ def cost(case: Case) -> Line:
         _trained(case, "tokens", "tokens it was trained on", "tokens"),
         _trained(case, "seconds training", "seconds it was trained for", "s"),
     ]
-    for name, unit in (("L0", "latents"),):
-        figures.append(_figure("latents present at a position", l0, unit, name))
+    figures.append(_figure("latents present at a position (L0)", l0, "latents"))
     return Line(
         "L2",
         exact(once * max(layers, sites) / sites),

@@ -123,7 +123,8 @@ class Effects:
 def measure_effects(case: Case, seed: Seed) -> Effects:
     """Take out what latents write, one at a time, where they fire, on some held-out windows.
 
-    Outputs are log-probabilities where the model predicts, and what it gives elsewhere.
+    Outputs are logits less their mean where the model predicts, so that what changes all alike, and no prediction, does
+    not count; and what it gives elsewhere.
 
     Raises:
         TooLittleData: fewer than `LEAST` latents fire at `FIRES` positions there.
@@ -324,7 +325,8 @@ def _without(case: Case, clean: Any, code: Tensor, latent: int) -> list[Any]:
 
 def _outputs(output: Tensor, batch: Any, predicts: bool) -> Tensor:
     flat: Tensor = batch.flat(output).flatten(1)
-    return torch.log_softmax(flat.double(), dim=-1) if predicts else flat.double()
+    flat = flat.double()
+    return flat - flat.mean(dim=1, keepdim=True) if predicts else flat
 
 
 def _cosines(rows: Tensor) -> Tensor:

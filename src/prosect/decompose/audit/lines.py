@@ -60,9 +60,9 @@ LIMITATIONS: dict[str, Limitation] = {
     ),
     "L4": Limitation(
         "sparsity is no proxy for interpretability",
-        "share of a concept that other latents have absorbed, beyond chance, mean over the concepts it carries",
+        "share of a concept that latents other than its best write, beyond chance, mean over the concepts it carries",
         0.2,
-        "a fifth of what is read where half of every concept was absorbed by hand",
+        "a fifth of what is read where half of every concept was moved to another latent by hand",
     ),
     "L5": Limitation(
         "feature geometry is left unexplained",
