@@ -1,5 +1,6 @@
 """The page of an audit: inert, the same each time, with every line, its controls and its words; and the table."""
 
+import io
 import subprocess
 import sys
 
@@ -101,7 +102,7 @@ def test_a_count_is_shown_without_an_interval():
 
 
 def test_the_table_fits_eighty_columns_and_says_why_a_line_was_not_run():
-    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    console = Console(width=80, record=True, file=io.StringIO())
     console.print(table(card("[red]x")))
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= 80

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from prosect.decompose.audit.lines import Scorecard, as_json, read
 from prosect.decompose.audit.sample import encoded, sampled, see
 from prosect.decompose.audit.wanted import Wanted, token_classes, wanted
 from prosect.decompose.quality import measure
+from prosect.report.scorecard import page
 from prosect.store.atomic import write_bytes
 from prosect.store.lock import LOCK, locked
 
@@ -49,6 +50,7 @@ class Question:
         only: ids of limitations.
         effort: how much is looked at.
         options: of `load_dictionary`.
+        seed: of every draw of the audit; None for that of the spec.
     """
 
     dictionaries: tuple[str, ...]
@@ -61,6 +63,7 @@ class Question:
     only: tuple[str, ...] = ()
     effort: Effort = field(default_factory=Effort)
     options: Mapping[str, Any] = field(default_factory=dict)
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -109,12 +112,13 @@ def audited(question: Question, out: Path) -> Audited:
             opened = unstudied(spec)
         model = opened.model
         own, *rest = (on(model, d) for d in (found.own, *found.seeds, *found.compared, *following))
-        asked = _asked(question, [own, *rest], opened, spec.seed)
+        root = spec.seed if question.seed is None else question.seed
+        asked = _asked(question, [own, *rest], opened, root)
         there = _found(out, asked)
         if there is not None:
             say(f"already done: {out}")
             return Audited(out, read(there), there, fresh=False)
-        case, notes = _case(question, own, rest, found, opened, Seed(spec.seed).child("audit"))
+        case, notes = _case(question, own, rest, found, opened, Seed(root).child("audit"))
         card = Scorecard(
             own.dictionary.name,
             _facts(own, case, opened),
@@ -123,8 +127,6 @@ def audited(question: Question, out: Path) -> Audited:
             environment(spec.device),
         )
         content = plain({**as_json(card), "asked": asked})
-        from prosect.report.scorecard import page
-
         html = page(read(content))
         write_bytes(
             out / FILE, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"
@@ -176,8 +178,6 @@ def _case(
     )
     about, why = _concepts(question, case, opened)
     notes += [f"{own.name}: {said}" for said in own.folded]
-    from dataclasses import replace
-
     return replace(case, wanted=about, unwanted=why), notes
 
 

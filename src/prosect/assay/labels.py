@@ -65,10 +65,10 @@ def labelled(path: Path, model: Model, context: int = 128) -> Labelled:
         Unsupported: the tokenizer does not know where its tokens lie.
         TooLittleData: there are no texts, or none with a concept.
     """
+    lines = _lines(path)
     tokenizer: Any = model.tokenizer
     if tokenizer is None or not getattr(tokenizer, "is_fast", False):
         raise Unsupported(f"labelled texts for {model.name}", "a model with a fast tokenizer")
-    lines = _lines(path)
     names = list(dict.fromkeys(name for _, spans in lines for name in spans))
     if not names:
         raise TooLittleData(f"{path}, {len(lines)} texts without a concept", f"lines of the form {FORM}")

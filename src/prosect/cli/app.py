@@ -224,12 +224,12 @@ def audit(
         scaling=scaling,
         changes={
             "data.text": path(text),
-            "seed": seed,
             "device": device,
             "limit": limit,
             "trust_remote_code": trust_remote_code or None,
             "allow_pickle": allow_pickle or None,
         },
+        seed=seed,
         positions=positions,
         only=tuple(only or ()),
         options={k: v for k, v in options.items() if v},

@@ -208,15 +208,17 @@ def table(card: Scorecard) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    found = Table(box=None, pad_edge=False, show_edge=False)
-    columns: dict[str, Any] = {
+    found = Table(box=None, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+    columns: dict[str, dict[str, Any]] = {
         "": {"no_wrap": True},
-        "limitation": {"min_width": 20},
-        "number": {},
+        "limitation": {"min_width": 16},
+        "number": {"min_width": 14},
         "absent": {},
         "present": {},
+        "null": {},
+        "up to": {},
+        "word": {"min_width": 11},
     }
-    columns |= {"null": {}, "up to": {}, "word": {"no_wrap": True}}
     for name, options in columns.items():
         found.add_column(name, overflow="fold", **options)
     reasons = []

@@ -15,13 +15,14 @@ from prosect.core.exhibits import Figure
 from prosect.core.records import Measured
 from prosect.core.seeds import Seed
 from prosect.data.source import TableSource
+from prosect.decompose.audit.case import Case
 from prosect.decompose.audit.concepts import F1Gap, best_latent, erased
 from prosect.decompose.audit.cost import flops, parameters
-from prosect.decompose.audit.coverage import describes, parameters_of
+from prosect.decompose.audit.coverage import coverage, describes, parameters_of
 from prosect.decompose.audit.function import excess, rotated
 from prosect.decompose.audit.lines import LIMITATIONS, Line, Scorecard, as_json, exact, not_run, read
 from prosect.decompose.audit.reconstruction import compute_equivalent, less
-from prosect.decompose.audit.sample import Seen, sampled
+from prosect.decompose.audit.sample import Sample, Seen, sampled
 from prosect.decompose.audit.wanted import CLASSES, token_classes, wanted
 from prosect.decompose.contract import Codes
 from prosect.decompose.dictionary import Dictionary, Weights
@@ -148,10 +149,6 @@ def test_L6_parameters_are_those_of_the_modules(family):
 
 
 def test_L6_writes_are_those_of_a_pass_made_by_hand():
-    from prosect.decompose.audit.case import Case
-    from prosect.decompose.audit.coverage import coverage
-    from prosect.decompose.audit.sample import Sample
-
     model, batch = opened("gpt2"), text()
     held = {part: tuple(batch.select([i]) for i in range(len(batch))) for part in ("explore", "validate.0")}
     made = Dictionary("resid_post.0", 4, TopK(1)).with_weights(
@@ -165,6 +162,20 @@ def test_L6_writes_are_those_of_a_pass_made_by_hand():
     described = sum(v for n, v in size.items() if n.endswith(".0"))
     assert found.measured.estimate == pytest.approx(1 - described / sum(size.values()))
     assert found.absent.estimate == 0 and found.present.estimate == 1
+
+
+def test_L6_a_dictionary_of_everything_is_inside_and_one_of_a_sublayer_outside():
+    model, batch = opened("gpt2"), text()
+    held = {part: tuple(batch.select([i]) for i in range(len(batch))) for part in ("explore", "validate.0")}
+    writers = ("embeddings", *(f"{m}_out_post.{layer}" for layer in (0, 1) for m in ("attn", "mlp")))
+    words = []
+    for sites in (writers, writers[1:2]):
+        n = 32 * len(sites)
+        zeros = torch.zeros(4, n)
+        weights = Weights(zeros, torch.zeros(4), torch.zeros(n), zeros, torch.zeros(n))
+        made = Dictionary(sites, 4, TopK(1)).with_weights(weights, dict.fromkeys(sites, 32))
+        words.append(coverage(Case(model, made, Sample(held, "d", "row"), Seed(0))).word)
+    assert words == ["inside", "outside"]
 
 
 # -- pieces ----------------------------------------------------------------------------------------

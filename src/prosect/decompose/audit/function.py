@@ -1,7 +1,8 @@
 """L5: does what latents do follow from how their directions lie? Then the list of latents leaves that out.
 
 What a latent does is causal: by how much the output changes at the positions where it fires when what it writes is taken
-out. Pairs of latents are compared twice: cosine of their directions, cosine of what they do. The number is the R² of
+out. Pairs of latents are compared twice: cosine of their directions, cosine of what they do, both less what all latents
+have in common. The number is the R² of
 the second by the first, over all pairs (global) or over the nearest ones (local), whichever is larger, less the mean of
 the same with latents permuted.
 
@@ -50,7 +51,8 @@ def function(case: Case) -> Line:
     own = explained(directions, effects, seed, case.effort.permutations)
     controls: dict[str, Measured] = {}
     flat = effects.mean
-    spectrum = torch.linalg.svdvals(flat - flat.mean(dim=0))
+    unit = torch.nn.functional.normalize(flat, dim=1)
+    spectrum = torch.linalg.svdvals(unit - unit.mean(dim=0))
     for name in ("absent", "present"):
         found = []
         for draw in range(DRAWS):
@@ -330,8 +332,10 @@ def _outputs(output: Tensor, batch: Any, predicts: bool) -> Tensor:
 
 
 def _cosines(rows: Tensor) -> Tensor:
+    """Cosines of rows of length 1 less their mean: what all have in common makes no two of them alike."""
     unit = torch.nn.functional.normalize(rows.double(), dim=1)
-    return unit @ unit.T
+    own = torch.nn.functional.normalize(unit - unit.mean(dim=0), dim=1)
+    return own @ own.T
 
 
 def _upper(square: Tensor) -> Tensor:
