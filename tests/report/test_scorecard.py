@@ -12,7 +12,8 @@ from test_safety import check_inert
 
 from prosect.core.exhibits import Figure
 from prosect.core.records import Measured
-from prosect.decompose.audit.lines import LIMITATIONS, Line, Scorecard, exact, not_run
+from prosect.decompose.audit.limitations import LIMITATIONS
+from prosect.decompose.audit.lines import Line, Scorecard, exact, not_run
 from prosect.report.scorecard import axis_over, drawn, page, table, value
 
 

@@ -178,6 +178,8 @@ def _case(
     )
     about, why = _concepts(question, case, opened)
     notes += [f"{own.name}: {said}" for said in own.folded]
+    if question.changes.get("limit"):
+        notes.append(f"partial: at most {question.changes['limit']} documents were read, as asked")
     return replace(case, wanted=about, unwanted=why), notes
 
 

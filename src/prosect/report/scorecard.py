@@ -17,7 +17,7 @@ from prosect.core.records import Measured
 from prosect.decompose.audit.lines import EXACT, Line, Scorecard, Word
 from prosect.report.axis import Axis, axis_for, coordinate
 from prosect.report.drawings import HEIGHT, axis_row
-from prosect.report.page import _asset, _environment, policy
+from prosect.report.page import asset, policy, templates
 from prosect.report.procedure import flat
 from prosect.report.text import prose
 from prosect.report.words import count, estimate, number
@@ -89,13 +89,13 @@ def drawn(line: Line, axis: Axis) -> Markup:
 
 def page(card: Scorecard) -> str:
     """One HTML file with nothing to fetch; the same scorecard gives the same bytes."""
-    style, script = _asset("style.css") + _asset("scorecard.css"), _asset("scorecard.js")
+    style, script = asset("style.css") + asset("scorecard.css"), asset("scorecard.js")
     axis = axis_over(card)
     counts = [
         (word, MARKS[word], MEANINGS[word], sum(line.word == word for line in card.lines)) for word in MARKS
     ]
     return (
-        _environment()
+        templates()
         .get_template("scorecard.html.j2")
         .render(
             title=prose(card.dictionary, 200),

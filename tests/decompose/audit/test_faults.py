@@ -9,7 +9,7 @@ import torch
 from faults import FAULTS, FEATURES, PARENTS, TRANSCODING, Setting, case_of, made, network
 from prosect.core.errors import UnknownName
 from prosect.decompose.audit.audit import audit
-from prosect.decompose.audit.lines import LIMITATIONS
+from prosect.decompose.audit.limitations import LIMITATIONS
 from prosect.decompose.audit.reconstruction import reconstruction
 
 

@@ -20,7 +20,8 @@ from prosect.decompose.audit.concepts import F1Gap, best_latent, erased
 from prosect.decompose.audit.cost import flops, parameters
 from prosect.decompose.audit.coverage import coverage, describes, parameters_of
 from prosect.decompose.audit.function import excess, rotated
-from prosect.decompose.audit.lines import LIMITATIONS, Line, Scorecard, as_json, exact, not_run, read
+from prosect.decompose.audit.limitations import LIMITATIONS
+from prosect.decompose.audit.lines import Line, Scorecard, as_json, exact, not_run, read
 from prosect.decompose.audit.reconstruction import compute_equivalent, less
 from prosect.decompose.audit.sample import Sample, Seen, sampled
 from prosect.decompose.audit.wanted import CLASSES, token_classes, wanted

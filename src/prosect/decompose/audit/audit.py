@@ -12,8 +12,9 @@ from prosect.decompose.audit.concepts import concepts
 from prosect.decompose.audit.cost import cost
 from prosect.decompose.audit.coverage import coverage
 from prosect.decompose.audit.function import function
+from prosect.decompose.audit.limitations import LIMITATIONS
 from prosect.decompose.audit.linearity import linearity
-from prosect.decompose.audit.lines import LIMITATIONS, Line, not_run
+from prosect.decompose.audit.lines import Line, not_run
 from prosect.decompose.audit.mechanism import mechanism
 from prosect.decompose.audit.proxy import proxy
 from prosect.decompose.audit.reconstruction import reconstruction

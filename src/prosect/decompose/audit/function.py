@@ -14,29 +14,25 @@ linear proxy, cosines of direct effects on logits, the number is given less what
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from prosect.core.errors import TooLittleData
 from prosect.core.exhibits import Figure
 from prosect.core.records import Measured
 from prosect.core.seeds import Seed
 from prosect.decompose.audit.case import Case
+from prosect.decompose.audit.effects import GROUPS, Effects, cosines, measure_effects, upper
 from prosect.decompose.audit.lines import Line
-from prosect.decompose.audit.sample import Sample
 
 CONTROLS = {
     "absent": "the same directions, effects drawn at random",
     "present": "the same directions, effects a random linear readout with the spectrum of the real ones",
     "null": "the same latents, their effects permuted",
 }
-GROUPS, NEAR, DRAWS, LEAST = 10, 0.2, 20, 12
-FIRES = 5
-"""Positions at which a latent must fire to be asked what it does."""
+NEAR, DRAWS = 0.2, 20
 
 
 def function(case: Case) -> Line:
@@ -89,96 +85,6 @@ def function(case: Case) -> Line:
 
 
 @dataclass(frozen=True)
-class Effects:
-    """What latents do, by group of documents.
-
-    Attributes:
-        latents: which.
-        sums: change of the outputs where each fires, summed.
-        counts: at how many positions.
-        documents: that the groups are made of.
-    """
-
-    latents: Int[Tensor, " m"]
-    sums: Float[Tensor, "groups m outputs"]
-    counts: Float[Tensor, "groups m"]
-    documents: int
-
-    @property
-    def mean(self) -> Float[Tensor, "m outputs"]:
-        """Over all positions."""
-        return self.without()
-
-    def without(self, groups: list[int] | None = None) -> Float[Tensor, "m outputs"]:
-        """Over all positions but those of some groups."""
-        kept = [g for g in range(len(self.sums)) if g not in (groups or [])]
-        return self.sums[kept].sum(dim=0) / self.counts[kept].sum(dim=0).clamp(min=1.0)[:, None]
-
-    @property
-    def reliability(self) -> float:
-        """Correlation over pairs of latents of how alike they are on two halves of the documents."""
-        every = list(range(len(self.sums)))
-        pairs = [_upper(_cosines(self.without(half))) for half in (every[::2], every[1::2])]
-        return float(torch.corrcoef(torch.stack(pairs))[0, 1].nan_to_num())
-
-
-def measure_effects(case: Case, seed: Seed) -> Effects:
-    """Take out what latents write, one at a time, where they fire, on some held-out windows.
-
-    Outputs are logits less their mean where the model predicts, so that what changes all alike, and no prediction, does
-    not count; and what it gives elsewhere.
-
-    Raises:
-        TooLittleData: fewer than `LEAST` latents fire at `FIRES` positions there.
-    """
-    dictionary, effort = case.dictionary, case.effort
-    held = case.sample.held[case.part]
-    at = seed.child("windows").numpy().permutation(len(held))[: effort.windows]
-    part = Sample(
-        {case.part: tuple(held[i] for i in sorted(at.tolist()))}, case.sample.digest, case.sample.unit
-    )
-    sites = tuple(dict.fromkeys((*dictionary.reads, *dictionary.writes)))
-    batches = []
-    with torch.no_grad():
-        for batch in part.batches(case.part, effort.rows):
-            clean = case.model.run(batch, capture=sites)
-            x = {s: clean.batch.flat(clean[s]).flatten(1) for s in dictionary.reads}
-            batches.append((clean, dictionary.encode(x)))
-    firing = sum(codes.firing().cpu() for _, codes in batches)
-    assert isinstance(firing, Tensor)
-    alive = (firing >= FIRES).nonzero().flatten()
-    if len(alive) < LEAST:
-        raise TooLittleData(
-            f"{len(alive)} latents that fire at {FIRES} positions of {len(held)} windows", f"{LEAST}"
-        )
-    order = torch.from_numpy(seed.child("latents").numpy().permutation(len(alive)))[: effort.latents]
-    latents = alive[order].sort().values
-    units = sorted({row.unit for b in part.held[case.part] for row in b.rows})
-    groups = min(GROUPS, len(units))
-    group = {unit: i % groups for i, unit in enumerate(units)}
-    sums: Tensor | None = None
-    counts = torch.zeros((groups, len(latents)), dtype=torch.float64)
-    with torch.no_grad():
-        for clean, codes in batches:
-            kept = torch.tensor([group[u] for u in clean.batch.flat_units.tolist()])
-            before = _outputs(clean.output, clean.batch, case.predicts)
-            for number, latent in enumerate(latents.tolist()):
-                code = codes.columns([latent])[:, 0]
-                fires = (code != 0).nonzero().flatten()
-                if not len(fires):
-                    continue
-                edits = _without(case, clean, code, latent)
-                after = _outputs(case.model.run(clean.batch, edits=edits).output, clean.batch, case.predicts)
-                change = (before[fires] - after[fires]).cpu().double()
-                if sums is None:
-                    sums = torch.zeros((groups, len(latents), change.shape[1]), dtype=torch.float64)
-                sums[:, number].index_add_(0, kept[fires.cpu()], change)
-                counts[:, number] += torch.bincount(kept[fires.cpu()], minlength=groups)
-    assert sums is not None  # latents were chosen because they fire
-    return Effects(latents, sums, counts, len(units))
-
-
-@dataclass(frozen=True)
 class Excess:
     """R² over all pairs, over the nearest, the larger of both less its mean under permutation, and that mean."""
 
@@ -197,11 +103,11 @@ def excess(
     directions: Float[Tensor, "m width"], effects: Float[Tensor, "m outputs"], seed: Seed, permutations: int
 ) -> Excess:
     """How much of what latents do follows from how they lie."""
-    near_by = _cosines(directions)
-    lies, does = _upper(near_by), _upper(_cosines(effects))
+    near_by = cosines(directions)
+    lies, does = upper(near_by), upper(cosines(effects))
     nearest = lies.abs() >= lies.abs().quantile(1.0 - NEAR)
     rows, columns = torch.triu_indices(len(directions), len(directions), 1)
-    alike = _cosines(effects)
+    alike = cosines(effects)
 
     def both(order: Tensor | None) -> tuple[float, float]:
         found = does if order is None else alike[order[rows], order[columns]]
@@ -268,14 +174,14 @@ def rotated(
 
     Turning it leaves its spectrum; what the turned one shows as well is no fact about this model.
     """
-    lies = _upper(_cosines(directions))
-    real = _r2(lies, _upper(_cosines(directions @ unembedding.double().T)))
+    lies = upper(cosines(directions))
+    real = _r2(lies, upper(cosines(directions @ unembedding.double().T)))
     turned = []
     for draw in range(DRAWS):
         g = torch.randn((directions.shape[1],) * 2, generator=seed.child(draw).torch(), dtype=torch.float64)
         q, r = torch.linalg.qr(g)
         turn = q * torch.sign(torch.diagonal(r))
-        turned.append(_r2(lies, _upper(_cosines(directions @ turn @ unembedding.double().T))))
+        turned.append(_r2(lies, upper(cosines(directions @ turn @ unembedding.double().T))))
     return real, _spread(turned, f"{DRAWS} rotations")
 
 
@@ -304,43 +210,6 @@ def _remarks(own: Explained, present: Measured, effects: Effects) -> tuple[str, 
     if effects.reliability < 0.3:
         out.append("effects differ between halves of the documents, so a small number may be noise")
     return tuple(out)
-
-
-def _without(case: Case, clean: Any, code: Tensor, latent: int) -> list[Any]:
-    """Edits that take out what one latent writes, at every site."""
-    from prosect.model.edits import patch
-
-    edits = []
-    scored = clean.batch.scored
-    for site in case.dictionary.writes:
-        value = clean[site].clone()
-        row = case.dictionary.decoder(site)[latent]
-        flat = clean.batch.flat(value)
-        left = flat - (code[:, None].to(row) * row).to(flat).reshape(flat.shape)
-        if scored is None:
-            value = left
-        else:
-            value[scored.to(value.device)] = left
-        edits.append(patch(site, value))
-    return edits
-
-
-def _outputs(output: Tensor, batch: Any, predicts: bool) -> Tensor:
-    flat: Tensor = batch.flat(output).flatten(1)
-    flat = flat.double()
-    return flat - flat.mean(dim=1, keepdim=True) if predicts else flat
-
-
-def _cosines(rows: Tensor) -> Tensor:
-    """Cosines of rows of length 1 less their mean: what all have in common makes no two of them alike."""
-    unit = torch.nn.functional.normalize(rows.double(), dim=1)
-    own = torch.nn.functional.normalize(unit - unit.mean(dim=0), dim=1)
-    return own @ own.T
-
-
-def _upper(square: Tensor) -> Tensor:
-    rows, columns = torch.triu_indices(len(square), len(square), 1)
-    return square[rows, columns]
 
 
 def _r2(a: Tensor, b: Tensor) -> float:

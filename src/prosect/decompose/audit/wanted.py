@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Bool
 from torch import Tensor
@@ -69,8 +70,10 @@ class Wanted:
 
     @property
     def scored(self) -> tuple[Tensor, int]:
-        """The unit of each odd row, and how many units there are."""
-        return torch.from_numpy(self.seen.unit)[self.order][1::2], self.seen.units
+        """The unit of each odd row, numbered anew, and how many there are: units of even rows are not scored."""
+        units = self.seen.unit[self.order.numpy()][1::2]
+        known, number = np.unique(units, return_inverse=True)
+        return torch.from_numpy(number), len(known)
 
     def coded_by(self, dictionary: Dictionary) -> Wanted:
         """The same concepts with another dictionary's codes."""
