@@ -74,7 +74,7 @@ def linearity(case: Case) -> Line:
         ),
     ]
     remarks = [f"{len(labels)} concepts, probes fitted and scored on different documents"]
-    if around.circular > around.chance:
+    if around.more:
         remarks.append("some latents tile a circle: one feature of two dimensions is shown as several")
     remarks.append(
         f"hidden units see the {WIDEST} widest directions: what is nonlinear in others is not found"
@@ -134,6 +134,14 @@ class Round:
     circular: int
     chance: int
     tiling: int
+
+    @property
+    def more(self) -> bool:
+        """Whether more groups are circular than with random directions (Fisher's exact test, p at most .05)."""
+        from scipy.stats import fisher_exact
+
+        table = [[n, self.searched - n] for n in (self.circular, self.chance)]
+        return bool(self.searched) and float(fisher_exact(table, "greater").pvalue) <= 0.05
 
 
 def round_ones(case: Case, seed: Seed) -> Round:
