@@ -94,6 +94,8 @@ def test_the_axis_holds_the_controls_and_is_bounded():
     far = Line("L1", about(900.0), about(0.0), about(1.0), about(-50.0))
     axis = axis_over(Scorecard("d", {}, (far,)))
     assert axis.low <= 0 and axis.high >= 1 and axis.high - axis.low <= 3
+    assert "clear" in drawn(far, axis)  # it lies beyond the axis, and an arrow says so
+    assert "clear" not in drawn(card().line("L1"), axis)
 
 
 def test_a_count_is_shown_without_an_interval():

@@ -47,7 +47,10 @@ def value(measured: Measured) -> str:
 
 
 def drawn(line: Line, axis: Axis) -> Markup:
-    """One row: the control interval as a band, the null as a diamond, the number as a dot with its interval."""
+    """One row: the control interval as a band, the null as a diamond, the number as a dot with its interval.
+
+    A number beyond the axis lies at its end, with an arrow.
+    """
     absent, present = line.absent.estimate, line.present.estimate
     if line.word == "not run" or absent is None or present is None or present <= absent:
         return Markup("")
@@ -78,6 +81,10 @@ def drawn(line: Line, axis: Axis) -> Markup:
             element("path", class_="wh own", d=f"M{coordinate(ends[0])} {middle}H{coordinate(ends[1])}")
         )
     parts.append(element("circle", class_="dot own", cx=coordinate(at(m.estimate, 0.0)), cy=middle, r="4.5"))
+    position = line.position
+    if position is not None and position > axis.high:
+        tip = axis.x(axis.high) + 7
+        parts.append(element("path", class_="clear", d=f"M{coordinate(tip)} {middle - 4}l4 4-4 4"))
     return element(
         "svg",
         *parts,

@@ -21,7 +21,9 @@ from prosect.decompose.audit.cost import flops, parameters
 from prosect.decompose.audit.coverage import coverage, describes, parameters_of
 from prosect.decompose.audit.function import excess, rotated
 from prosect.decompose.audit.limitations import LIMITATIONS
+from prosect.decompose.audit.linearity import Round, goes_round
 from prosect.decompose.audit.lines import Line, Scorecard, as_json, exact, not_run, read
+from prosect.decompose.audit.mechanism import mechanism
 from prosect.decompose.audit.reconstruction import compute_equivalent, less
 from prosect.decompose.audit.sample import Sample, Seen, sampled
 from prosect.decompose.audit.wanted import CLASSES, token_classes, wanted
@@ -322,3 +324,49 @@ def test_concepts_that_hardly_come_or_go_are_left_out_and_said():
 
 def test_a_count_has_no_error():
     assert exact(3.0).low == exact(3.0).high == 3.0
+
+
+def test_L3_a_few_circles_more_than_by_chance_are_no_finding():
+    assert not Round(12, 4, 2, 8).more
+    assert Round(12, 9, 2, 8).more
+    assert not Round(0, 0, 0, 0).more
+
+
+def test_L3_latents_that_tile_a_circle_are_found_and_as_many_on_their_own_are_not():
+    g = Seed(4).torch()
+    angle = 2 * torch.pi * torch.rand(600, generator=g, dtype=torch.float64)
+    corners = 2 * torch.pi * torch.arange(8, dtype=torch.float64) / 8
+    codes = torch.relu(torch.cos(angle[:, None] - corners) - 0.5)
+    ring = torch.zeros(8, 16, dtype=torch.float64)
+    ring[:, 0], ring[:, 1] = torch.cos(corners), torch.sin(corners)
+    assert goes_round(codes @ ring, Seed(0), 99, 1)
+    alone = torch.relu(torch.randn(600, 8, generator=g, dtype=torch.float64))
+    assert not goes_round(alone @ torch.eye(8, 16, dtype=torch.float64), Seed(0), 99, 1)
+
+
+def test_L7_two_places_of_the_stream_are_compared_with_what_lies_between_left_out():
+    model, batch = opened("gpt2"), text()
+    held = {part: tuple(batch.select([i]) for i in range(len(batch))) for part in ("explore", "validate.0")}
+
+    def both_signs(site):
+        eye = torch.cat([torch.eye(32), -torch.eye(32)])
+        weights = Weights(eye, torch.zeros(64), torch.zeros(32), eye, torch.zeros(32))
+        return Dictionary(site, 64, Threshold()).with_weights(weights, {site: 32})
+
+    case = Case(
+        model,
+        both_signs("resid_post.0"),
+        Sample(held, "d", "row"),
+        Seed(0),
+        following=both_signs("resid_post.1"),
+    )
+    found = mechanism(case)
+    trace = model.run(batch, ["resid_post.0", "resid_post.1"])
+    before, after = (batch.flat(trace[f"resid_post.{i}"]).double() for i in (0, 1))
+    z, made = (torch.cat([x.relu(), (-x).relu()], dim=1) for x in (after, before))
+    by_hand = (z - made).square().sum() / (z - z.mean(dim=0)).square().sum()
+    assert found.measured.estimate == pytest.approx(float(by_hand), rel=1e-4)
+    assert found.absent.estimate == pytest.approx(0, abs=1e-10)
+    assert found.present.estimate == pytest.approx(1)
+    # it loses nothing itself, so the unchanged activations predict as much
+    assert found.figures[0].measured.estimate == pytest.approx(found.measured.estimate, rel=1e-4)

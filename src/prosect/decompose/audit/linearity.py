@@ -159,14 +159,14 @@ def round_ones(case: Case, seed: Seed) -> Round:
         codes, own = columns[drawn], directions[group]
         other = torch.randn(own.shape, generator=seed.child("other", number).torch(), dtype=torch.float64)
         other = torch.nn.functional.normalize(other, dim=1) * own.norm(dim=1, keepdim=True)
-        found = [_circular(codes @ d, seed.child(number), draws, len(groups)) for d in (own, other)]
+        found = [goes_round(codes @ d, seed.child(number), draws, len(groups)) for d in (own, other)]
         searched, chance = searched + 1, chance + found[1]
         if found[0]:
             tiling.append(int((codes != 0).any(dim=0).sum()))
     return Round(searched, len(tiling), chance, max(tiling, default=0))
 
 
-def _circular(points: Float[Tensor, "n width"], seed: Seed, draws: int, groups: int) -> bool:
+def goes_round(points: Float[Tensor, "n width"], seed: Seed, draws: int, groups: int) -> bool:
     """Whether some plane holds a circle, at p of .05 over all groups."""
     sizes = torch.linalg.svdvals(points - points.mean(dim=0))
     if int((sizes > 1e-6 * sizes[0]).sum()) < 2:
