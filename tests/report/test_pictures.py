@@ -18,7 +18,7 @@ from prosect.report import build, run_card
 from prosect.report.curve import HEIGHT, MOST_SERIES, WIDTH, curve
 from prosect.report.headings import names
 from prosect.report.heatmap import MOST_COLUMNS, MOST_ROWS, loudest, part
-from prosect.report.page import _environment, render
+from prosect.report.page import render, templates
 from prosect.report.pictures import MOST_PICTURES, Refused, draw, explored
 from prosect.report.reading import read_run
 from prosect.report.words import number
@@ -29,7 +29,7 @@ FINITE = st.floats(-1e6, 1e6, allow_nan=False)
 
 def figure(drawn):
     """What is drawn, as the page has it."""
-    return Markup(_environment().get_template("picture.html.j2").render(p=drawn))
+    return Markup(templates().get_template("picture.html.j2").render(p=drawn))
 
 
 def page_of(picture):

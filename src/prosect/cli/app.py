@@ -167,6 +167,77 @@ def fit(
 
 
 @app.command()
+def audit(
+    dictionaries: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="DICTIONARY...",
+            help="a folder or file of prosect fit, another format, or a hub id; the first is audited, more seeds or "
+            "widths of it are compared",
+        ),
+    ],
+    model: Annotated[
+        str | None, typer.Option(help="its model, as prosect run takes it; by default what its files say")
+    ] = None,
+    next_: Annotated[
+        str | None, typer.Option("--next", help="a dictionary of a later site, for what weights predict (L7)")
+    ] = None,
+    concepts: Annotated[
+        Path | None, typer.Option(help="JSON lines of labelled texts; else classes of tokens (L3, L4, L8)")
+    ] = None,
+    scaling: Annotated[
+        Path | None,
+        typer.Option(help='JSON list of {"compute": ..., "loss": ...} of models of the family (L1)'),
+    ] = None,
+    only: Annotated[list[str] | None, typer.Option(help="a line, L1 to L9; may be given again")] = None,
+    positions: Annotated[int, typer.Option(min=500, help="most positions of text")] = 6000,
+    site: Annotated[
+        list[str] | None, typer.Option(help="what it reads, where its files do not say; may be given again")
+    ] = None,
+    writes: Annotated[list[str] | None, typer.Option(help="what it writes, where that is another")] = None,
+    format_: Annotated[str | None, typer.Option("--format", help="of its files; else recognised")] = None,
+    text: Text = None,
+    out: Annotated[Path | None, typer.Option(help="folder; by default runs/audit-NAME")] = None,
+    seed: Seed = None,
+    device: Device = None,
+    limit: Limit = None,
+    trust_remote_code: Remote = False,
+    allow_pickle: Pickle = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure the eight limitations of a sparse dictionary, each beside its controls, and write a scorecard."""
+    from prosect.assay.auditing import Question
+    from prosect.cli.audit import command
+
+    options = {
+        "format": format_,
+        "sites": tuple(site) if site else None,
+        "targets": tuple(writes) if writes else None,
+        "allow_pickle": allow_pickle,
+    }
+    question = Question(
+        tuple(dictionaries),
+        model=model or "",
+        next=next_ or "",
+        concepts=concepts,
+        scaling=scaling,
+        changes={
+            "data.text": path(text),
+            "device": device,
+            "limit": limit,
+            "trust_remote_code": trust_remote_code or None,
+            "allow_pickle": allow_pickle or None,
+        },
+        seed=seed,
+        positions=positions,
+        only=tuple(only or ()),
+        options={k: v for k, v in options.items() if v},
+    )
+    command(question, out=out, as_json=as_json, quiet=quiet)
+
+
+@app.command()
 def spec(
     target: Target,
     text: Text = None,

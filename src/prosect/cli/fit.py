@@ -70,7 +70,8 @@ def command(
     if asked.live and asked.activations is not None:
         raise BadInput("--live with --activations", "one of the two: live activations are not kept")
     how = Harvesting(live=asked.live, dtype=asked.store, folder=asked.activations)
-    spec = resolve(target, {"data.explore_windows": ALL, **changes})
+    opening = {"data.explore_windows": ALL, **{k: v for k, v in changes.items() if v is not None}}
+    spec = resolve(target, opening)
     settings = {**_settings(spec, asked.settings), **more}
     options: dict[str, Any] = {"joint": asked.joint, "skip": asked.skip}
     options["defaults"] = {"k": spec.decompose.active}
@@ -92,6 +93,7 @@ def command(
             seed=Seed(spec.seed).child("fit"),
             every=asked.every,
             memory=None if asked.memory is None else int(asked.memory * 2**30),
+            about={"target": target, "changes": opening},
         )
     table(
         _rows(fitted, paths=as_json),

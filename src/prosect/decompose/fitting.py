@@ -104,6 +104,7 @@ def fit_dictionaries(
     seed: Seed = SEED,
     every: int = 500,
     memory: int | None = None,
+    about: Json = None,
 ) -> Fitted:
     """Train dictionaries on a model's activations and keep them, every batch going to all of them.
 
@@ -123,6 +124,7 @@ def fit_dictionaries(
         seed: of the order of documents and positions. Dictionaries bring seeds of their own.
         every: training steps between checkpoints.
         memory: bytes for what is trained at once; None for half of what the machine or device has.
+        about: how model and data are opened again, kept in the record; nothing depends on it.
 
     Raises:
         Conflict: ``out`` holds another fit (what differs is named), one begun elsewhere, or other files.
@@ -161,6 +163,7 @@ def fit_dictionaries(
             "schema": SCHEMA,
             "asked": asked,
             "provenance": environment(_device(dictionaries)),
+            "about": plain(about),
             "complete": False,
         }
         if found is not None:

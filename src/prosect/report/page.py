@@ -71,7 +71,7 @@ def build(run: Path, *, allow_broken: bool = False, most_bytes: int = MOST_BYTES
 
 def render(run: Run, most_bytes: int = MOST_BYTES) -> str:
     """The page."""
-    environment = _environment()
+    environment = templates()
     template, line = environment.get_template("page.html.j2"), environment.get_template("card.html.j2")
     picture = environment.get_template("picture.html.j2")
     claims = claims_of(run)
@@ -111,16 +111,17 @@ def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """A file of the folder of templates, with line ends as they are everywhere."""
     text = files("prosect.report").joinpath("templates", name).read_text(encoding="utf-8")
     return text.replace("\r\n", "\n")
 
 
 @cache
-def _environment() -> Environment:
+def templates() -> Environment:
     """The templates, compiled once in a process."""
     environment = Environment(
-        loader=FunctionLoader(_asset),
+        loader=FunctionLoader(asset),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -143,7 +144,7 @@ def _environment() -> Environment:
 
 
 def _context(run: Run, claims: Sequence[Claim], cards: Sequence[Card]) -> dict[str, Any]:
-    style, script = _asset("style.css"), _asset("script.js")
+    style, script = asset("style.css"), asset("script.js")
     scored, scores_axis = scores(run, claims)
     draws = {c.draw for c in cards if c.draw}
     return {

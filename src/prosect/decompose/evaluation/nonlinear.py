@@ -31,12 +31,14 @@ class Readout:
         hidden: of logistic regression on the activations and on random hidden units beside them.
         gap: hidden minus linear, with an interval over units.
         chance: of always saying what is more frequent.
+        right: on which odd rows each is right, linear first.
     """
 
     linear: float
     hidden: float
     gap: Measured
     chance: float
+    right: Bool[Tensor, "2 odd"]
 
 
 def readout(
@@ -46,6 +48,7 @@ def readout(
     units: np.ndarray | None = None,
     hidden: int = UNITS,
     ridge: float = 1.0,
+    view: Float[Tensor, "n seen"] | None = None,
 ) -> Readout:
     """Probe one concept with and without hidden units.
 
@@ -59,21 +62,24 @@ def readout(
         units: the independent unit of each row, such as its document; None where every row is one.
         hidden: how many hidden units.
         ridge: penalty of both probes, on inputs scaled to unit variance.
+        view: what the hidden units see; None for all of ``x``. Of few dimensions, they see more in them.
 
     Raises:
         ShapeMismatch: rows, labels and units differ in number.
         BadInput: a half has a single class.
     """
-    if len(x) != len(y) or (units is not None and len(units) != len(x)):
+    lengths = {len(y), *(len(other) for other in (units, view) if other is not None)}
+    if lengths != {len(x)}:
         raise ShapeMismatch(f"{len(x)} rows and {len(y)} labels", "as many labels, and units, as rows")
     for half in (y[::2], y[1::2]):
         if not bool(half.any()) or bool(half.all()):
             raise BadInput("a concept that is everywhere or nowhere in one half", "one that comes and goes")
     plain = _scaled(x.double())
     generator = seed.child("hidden").torch()
-    weights = torch.randn((x.shape[1], hidden), generator=generator, dtype=torch.float64)
+    seen = plain if view is None else _scaled(view.double())
+    weights = torch.randn((seen.shape[1], hidden), generator=generator, dtype=torch.float64)
     bias = torch.randn(hidden, generator=generator, dtype=torch.float64)
-    wide = torch.cat([plain, _scaled(torch.relu(plain @ weights / x.shape[1] ** 0.5 + bias))], dim=1)
+    wide = torch.cat([plain, _scaled(torch.relu(seen @ weights / seen.shape[1] ** 0.5 + bias))], dim=1)
     linear, beside = (_right(features, y, ridge) for features in (plain, wide))
     unit = (
         np.arange(len(linear))
@@ -88,7 +94,9 @@ def readout(
         .measured
     )
     share = float(y[1::2].double().mean())
-    return Readout(float(linear.double().mean()), float(beside.double().mean()), gap, max(share, 1.0 - share))
+    right = torch.stack([linear, beside])
+    means = right.double().mean(dim=1).tolist()
+    return Readout(means[0], means[1], gap, max(share, 1.0 - share), right)
 
 
 def _scaled(x: Tensor) -> Tensor:

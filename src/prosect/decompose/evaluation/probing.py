@@ -33,6 +33,8 @@ class SparseProbe:
         accuracy: likewise.
         dense: F1 of a probe on the activations.
         dense_accuracy: its accuracy.
+        called: for each k, which odd rows the probe says the concept is at.
+        dense_called: the same of the probe on the activations.
     """
 
     latents: Int[Tensor, " most"]
@@ -40,6 +42,8 @@ class SparseProbe:
     accuracy: dict[int, float]
     dense: float
     dense_accuracy: float
+    called: dict[int, Bool[Tensor, " odd"]]
+    dense_called: Bool[Tensor, " odd"]
 
     def gap(self, k: int) -> float:
         """How much F1 is lost by reading k latents instead of everything."""
@@ -75,11 +79,11 @@ def sparse_probe(
             raise BadInput("a concept that is everywhere or nowhere in one half", "one that comes and goes")
     ranked = telling(Codes(codes.indices[::2], codes.values[::2], codes.width), y[::2])[: max(ks)]
     columns = codes.columns(ranked.tolist())
-    f1, accuracy = {}, {}
+    f1, accuracy, called = {}, {}, {}
     for k in ks:
-        f1[k], accuracy[k] = _probe(columns[:, :k], y, ridge)
-    dense, dense_accuracy = _probe(x, y, ridge)
-    return SparseProbe(ranked, f1, accuracy, dense, dense_accuracy)
+        f1[k], accuracy[k], called[k] = _probe(columns[:, :k], y, ridge)
+    dense, dense_accuracy, dense_called = _probe(x, y, ridge)
+    return SparseProbe(ranked, f1, accuracy, dense, dense_accuracy, called, dense_called)
 
 
 def telling(codes: Codes, y: Bool[Tensor, " n"]) -> Int[Tensor, " latents"]:
@@ -110,12 +114,12 @@ def parts_of(f1: dict[int, float], jump: float = JUMP) -> int:
     return k
 
 
-def _probe(x: Tensor, y: Tensor, ridge: float) -> tuple[float, float]:
-    """F1 and accuracy on odd rows of a probe fitted on even ones."""
+def _probe(x: Tensor, y: Tensor, ridge: float) -> tuple[float, float, Tensor]:
+    """F1, accuracy and answers on odd rows of a probe fitted on even ones."""
     x = x.double()
     x = (x - x[::2].mean(dim=0)) / x[::2].std(dim=0).clamp(min=1e-12)
     weights, intercept = logistic(x[::2], y[::2], ridge)
     scores = x @ weights + intercept
     called = scores[1::2] > best_threshold(scores[::2], y[::2])
     right = ((scores[1::2] > 0) == y[1::2]).double().mean()
-    return marks(called, y[1::2])[2], float(right)
+    return marks(called, y[1::2])[2], float(right), called

@@ -7,7 +7,7 @@ good beside them. KL is from the clean model's predictions to those of the splic
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -29,7 +29,8 @@ from prosect.decompose.streams import finite_blocks
 
 Loss = Callable[[Tensor, Batch], Float[Tensor, "rows 2"]]
 """(main output, rows) → for each row, how many numbers its loss is a sum of, and that sum."""
-VARIANTS = ("clean", "spliced", "zero", "mean", "noise")
+BESIDE = ("zero", "mean", "noise")
+"""What else is put in the place of activations: ablations, and random errors."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ def splice(
     rows: int = 16,
     loss: Loss | None = None,
     predicts: bool = True,
+    beside: Sequence[str] = BESIDE,
 ) -> Spliced:
     """Replace what a decomposition writes, at all scored positions at once, and measure what that does.
 
@@ -83,17 +85,22 @@ def splice(
         rows: rows of a batch.
         loss: what to measure; None for the cross-entropy of the next token.
         predicts: whether the output holds logits along its last axis, so that KL means something.
+        beside: which of `BESIDE` are run too; each costs a pass.
 
     Raises:
         TooLittleData: the part is empty.
-        UnknownName: a mean is missing.
+        UnknownName: a mean is missing, or what is run beside is none of `BESIDE`.
     """
+    for name in beside:
+        if name not in BESIDE:
+            raise UnknownName("variant", name, BESIDE)
     for site in decomposition.writes:
         if site not in means:
             raise UnknownName("mean of site", site, means, "site_means(stream)")
     measured = next_token if loss is None else loss
-    sums: dict[str, list[Tensor]] = {name: [] for name in VARIANTS}
-    divergence: dict[str, list[Tensor]] = {name: [] for name in VARIANTS[1:]}
+    variants = ("spliced", *beside)
+    sums: dict[str, list[Tensor]] = {name: [] for name in ("clean", *variants)}
+    divergence: dict[str, list[Tensor]] = {name: [] for name in variants}
     units: list[np.ndarray] = []
     sites = tuple(dict.fromkeys((*decomposition.reads, *decomposition.writes)))
     with torch.no_grad():
@@ -102,7 +109,7 @@ def splice(
             units.append(batch.units)
             sums["clean"].append(measured(clean.output, clean.batch).cpu())
             generator = seed.child("noise", len(units)).torch()
-            for name, values in _values(clean, decomposition, means, generator).items():
+            for name, values in _values(clean, decomposition, means, generator, variants).items():
                 output = model.run(batch, edits=values).output
                 sums[name].append(measured(output, clean.batch).cpu())
                 if predicts:
@@ -175,7 +182,11 @@ def _apart(sums: Float[np.ndarray, "*b k"]) -> Float[np.ndarray, "*b"]:
 
 
 def _values(
-    clean: Any, decomposition: Decomposition, means: Mapping[str, Tensor], generator: torch.Generator
+    clean: Any,
+    decomposition: Decomposition,
+    means: Mapping[str, Tensor],
+    generator: torch.Generator,
+    variants: Sequence[str],
 ) -> dict[str, list[Any]]:
     """For each variant, the edits that put its values at the scored positions."""
     from prosect.model.edits import patch
@@ -186,7 +197,7 @@ def _values(
     made = decomposition.reconstruct({site: laid[site] for site in decomposition.reads})
     scored = batch.scored
     out: dict[str, list[Any]] = {}
-    for name in VARIANTS[1:]:
+    for name in variants:
         out[name] = []
         for site in decomposition.writes:
             x = laid[site]
@@ -235,6 +246,8 @@ def _summary(
     clean, spliced = totals["clean"], totals["spliced"]
     recovered = {}
     for ablation in ("zero", "mean"):
+        if ablation not in totals:
+            continue
         ablated = totals[ablation]
         if ablated[:, 1].sum() <= clean[:, 1].sum():
             note = f"putting {ablation} there does not raise the loss: nothing to recover"
@@ -255,7 +268,7 @@ def _summary(
 
 def _pathology(kls: Mapping[str, np.ndarray], resamples: Resamples) -> Measured | None:
     """A ratio of two sums, of which the noise's takes the place of a count."""
-    if not kls or kls["noise"][:, 1].sum() <= 1e-9 * kls["noise"][:, 0].sum():
+    if "noise" not in kls or kls["noise"][:, 1].sum() <= 1e-9 * kls["noise"][:, 0].sum():
         return None
     sums = np.stack([kls["noise"][:, 1], kls["spliced"][:, 1]], axis=1)
     return resamples.measure([sums], Mean(low=0.0)).measured
