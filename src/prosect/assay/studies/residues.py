@@ -17,8 +17,9 @@ from torch import Tensor
 
 from prosect.assay import plans
 from prosect.assay.spec import Spec
-from prosect.assay.studies.keeping import cause_of, kept, newest, second_of, to_refine
+from prosect.assay.studies.keeping import beside, cause_of, kept, newest, second_of, stood_beside, to_refine
 from prosect.assay.study import Shown
+from prosect.assay.work import Extent, Planned, Work, folds
 from prosect.core.exhibits import Exhibit, Figure, FigureTable, Grid, InputExample, SiteCell
 from prosect.core.proportions import share
 from prosect.core.records import Component, Description, Executable, Hypothesis, TruthCheck
@@ -90,6 +91,15 @@ class Residues:
         self.subject.decompositions[self.controls.name] = self.controls
         self.subject.means[SITE] = tensors["means"].to(self.subject.model.device)
 
+    def planned(self, parts: Mapping[str, Extent]) -> Planned:
+        """Explore twice, and once more without each drawn neuron; so are the folds, and the layer is replaced there."""
+        explore, test, drawn = parts["explore"], folds(parts), self.spec.describe.components
+        return Planned(
+            SITE,
+            (Work("describing", explore.rows * (2.0 + drawn), explore.length),),
+            (Work("neurons silenced, the layer replaced", test.rows * (drawn + 3.0), test.length),),
+        )
+
     def _explored(self) -> tuple[np.ndarray, Float[np.ndarray, "n neurons"], np.ndarray, Tensor]:
         """Pairs, activations, which are of the second set, and outputs."""
         pairs, hidden, second, outputs = [], [], [], []
@@ -133,6 +143,19 @@ class Residues:
             "controls": {
                 "state": state,
                 "fits": [kept(explainer.explain(codes[:, i])) for i in range(CONTROLS)],
+            },
+            "surrogates": {
+                str(j): {
+                    "surrogates": beside(
+                        pairs,
+                        hidden[:, j],
+                        "pairs",
+                        self.seed.child("surrogate", j),
+                        self.subject.shelf,
+                        self.p,
+                    )
+                }
+                for j in drawn
             },
             "drawn": drawn,
             "examples": {str(j): self._examples(pairs, hidden[:, j], second, j, fits[j]) for j in drawn},
@@ -232,7 +255,10 @@ class Residues:
             controls=[(self.controls.component(i), cause_of(f)) for i, f in enumerate(fits)],
             shuffled=cause_of(self.seen["shuffled"][str(j)]),
             second=second_of(own),
-            baselines=[("polynomial", True, Executable.model_validate(self.seen["polynomials"][j]))],
+            baselines=[
+                ("polynomial", True, Executable.model_validate(self.seen["polynomials"][j])),
+                *stood_beside(self.seen["surrogates"][str(j)]),
+            ],
             firing=False,
         )
         return Hypothesis(
