@@ -232,7 +232,7 @@ class Model:
             )
         self._check_after(after, given, (*capture, *(e.site for e in edits)))
         with entered(self._blocks, after):
-            return self.runner.trace(given, capture, edits, grad, finite, stop_early)
+            return self.runner.trace(given, capture, edits, grad, finite, stop_early, after.layer + 1)
 
     @property
     def can_enter(self) -> bool:
@@ -241,7 +241,8 @@ class Model:
 
     @cached_property
     def _blocks(self) -> Blocks | None:
-        return blocks_of(self)
+        with self.runner.meter.paused():
+            return blocks_of(self)
 
     def before(self, site: str) -> int | None:
         """The last block that an edit at this site does not reach; None if that is none, or it cannot be entered."""
@@ -284,7 +285,8 @@ class Model:
         from prosect.model.proof import prove
 
         try:
-            return prove(self)
+            with self.runner.meter.paused():
+                return prove(self)
         except Unsupported as reason:
             return reason
 
