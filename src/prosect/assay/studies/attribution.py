@@ -138,7 +138,7 @@ class AttributionStudy:
         first = [b - a for a, b in zip(before, middle, strict=True)]
         rest = [b - a for a, b in zip(middle, (meter.rows, meter.backward), strict=True)]
         pairs = len(donors) * sum(method_of(name, asked.steps).gradient for name in asked.methods)
-        there = PAIRS if question.rows.mask is None else int(question.rows.mask.sum())
+        there = int(question.explicand(model).present.sum())
         each = (
             first[0] - pairs * min(PAIRS, there)
         ) / many  # the pairs are as many, however many rows there are

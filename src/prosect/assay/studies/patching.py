@@ -24,6 +24,7 @@ from prosect.core.verdicts import Verdict
 from prosect.data.batch import Batch
 from prosect.data.contrasts import ContrastSource
 from prosect.describe.patched import PatchEffect
+from prosect.model.edits import zero
 from prosect.model.patching import PatchMap, denoising, noising
 from prosect.model.patching.cells import Donor, cell_edit
 from prosect.model.patching.nodes import nodes_of
@@ -103,11 +104,13 @@ class Patching:
         pairs = Pairs.of(model, moved, self.source.counterfactual(batch).to(model.device))
         nodes, base = nodes_of(model, list(asked.sites), asked.each), pairs.base(asked.way)
         own = Donor(dict(model.run(base, list(dict.fromkeys(n.site for n in nodes))).values))
-        places = [(n, s) for n in nodes for s in pairs.spans("each")]
-        edits = [cell_edit(n, s, pairs, asked.way, own) for n, s in places]
+        edits = [cell_edit(n, s, pairs, asked.way, own) for n in nodes for s in pairs.spans("each")]
         lists = [[e] for e in edits if e is not None]
-        rows = len(batch)
-        each = max(expected(model, lists, base, [-1]) - rows, 0.0) / len(lists)
+        rows, every = len(batch), [e for e in edits if e is not None]
+        first = [[zero("resid_pre.0")]] if "resid_pre.0" in model.sites else []
+        ends = [[], every, every, *first]
+        once, total = (expected(model, [*ends, *lists * n], base, [-1]) for n in (1, 2))
+        each = (total - once) / len(lists)
         claims, test, length = (
             min(asked.chosen + asked.random, len(lists)),
             folds(parts),
@@ -117,8 +120,8 @@ class Patching:
         return Planned(
             ", ".join(asked.sites),
             (
-                Work(f"{len(lists)} places, patched twice", 2 * each * len(lists), length),
-                Work("both runs, what they hold, and the ends", 6.0 * rows, length),
+                Work(f"{len(lists)} places, patched twice, and all at once", total, length),
+                Work("both runs, and what they hold", 3.0 * rows, length),
             ),
             (
                 Work(
