@@ -133,16 +133,11 @@ def expected(
 ) -> float:
     """What `swept` would compute, in whole passes of one row, without computing it.
 
-    What an edit puts in does not matter, only where: zeros do as well as what will be patched. Arguments and errors
-    are those of `swept`.
+    What an edit puts in does not matter, only where. Arguments and errors are those of `swept`.
     """
     rows = model.batch(batch)  # type: ignore[arg-type]
     bound = [tuple(model.runner.bind(listed, rows)) for listed in edits]
-
-    def nothing(output: Tensor, _: Batch) -> Tensor:
-        return output
-
-    return _Sweep(model, rows, bound, nothing, 512.0, Reads.of(reads, rows), None).expected()
+    return _Sweep(model, rows, bound, lambda output, _: output, 512.0, Reads.of(reads, rows), None).expected()
 
 
 class _Sweep:

@@ -96,11 +96,9 @@ class Heads:
         explore, test = parts["explore"], folds(parts)
         share = min(1.0, self.spec.describe.tokens / 3 / max(explore.positions, 1))
         removed = len(self.all) * min(self.spec.validate_.effect_rows, test.rows)
-        return Planned(
-            f"probs and z of {len(self.layers)} layers",
-            (Work("looking at heads", explore.rows * share, explore.length),),
-            (Work("heads taken out", removed, test.length),),
-        )
+        looked = Work("looking at heads", explore.rows * share, explore.length)
+        out = Work("heads taken out", removed, test.length)
+        return Planned(f"probs and z of {len(self.layers)} layers", (looked,), (out,))
 
     def _look(self) -> tuple[dict[str, Tensor], Any]:
         batches, second = thinned(
