@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from forecasts import foreseen
 from prosect.assay.loop import conduct
 from prosect.assay.opening import open_target
 from prosect.assay.openings.attributed import of_source
@@ -72,7 +73,7 @@ def test_what_is_shown_says_how_it_was_made(deceived):
     pictures = [TokenMap.model_validate(p) for p in shown["pictures"]]
     assert [p.title.split()[0] for p in pictures] == ["saliency", "input-x-gradient"]
     assert all(len(p.texts) == 3 and len(p.texts[0].tokens) == 8 for p in pictures)
-    assert all("completeness error" in t.note for p in pictures for t in p.texts)
+    assert all("promises no sum" in p.about for p in pictures)
     (table,) = shown["tables"]
     likeness = [r for r in table["rows"] if "random weights" in r["name"]]
     assert len(likeness) == 2 and all(r["measured"]["low"] < r["measured"]["high"] for r in likeness)
@@ -124,3 +125,10 @@ def test_an_output_that_does_not_exist_is_refused(tmp_path):
     spec = resolve("organism:deceptive", CHANGES | {"attribute.output": 1, "data.inputs": 80})
     with pytest.raises(BadInput, match="outputs from 0 to 0"):
         conduct(spec, tmp_path / "run", open_target, quiet=True)
+
+
+def test_the_dry_run_said_what_was_then_run(deceived):
+    row, explore, folds, gradients = foreseen(deceived.path)
+    assert explore == pytest.approx(row["rows run on explore"], rel=0.15)
+    assert folds == pytest.approx(row["rows run on the folds"], rel=0.02)
+    assert gradients == pytest.approx(row["rows with gradients"], rel=0.15)

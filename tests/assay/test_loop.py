@@ -6,6 +6,7 @@ from prosect.assay.loop import conduct, sealed_copy
 from prosect.assay.opened import Opened
 from prosect.assay.spec import Spec
 from prosect.assay.study import Shown
+from prosect.assay.work import Planned
 from prosect.core.exhibits import SiteCell
 from prosect.core.records import Evidence, Family, Hypothesis, Opening
 from prosect.core.verdicts import verdicts
@@ -24,6 +25,9 @@ class Scripted:
 
     def explore(self):
         pass
+
+    def planned(self, parts):
+        return Planned("")
 
     def draft(self, round, fold, found):
         self.asked.append(dict(found))

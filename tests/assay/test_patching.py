@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from forecasts import foreseen
 from prosect.assay.loop import conduct
 from prosect.assay.opening import open_target
 from prosect.assay.presets import resolve
@@ -61,6 +62,13 @@ def test_the_map_says_which_cells_were_claimed(run):
 def test_sealed_pairs_say_the_same(run):
     metrics = json.loads((run.path / "metrics.json").read_text())
     assert metrics["replicated on sealed"] == {"tried": 1, "cleared": 1}
+
+
+def test_the_dry_run_said_what_was_then_run(run):
+    """Which cells are claimed, and how many on the sealed split, is not known beforehand: their mean cost is foreseen."""
+    row, explore, folds, _ = foreseen(run.path)
+    assert explore == pytest.approx(row["rows run on explore"], rel=0.1)
+    assert 0.4 * row["rows run on the folds"] < folds < 1.3 * row["rows run on the folds"]
 
 
 def test_bad_input_is_answered_in_words(capsys, tmp_path):

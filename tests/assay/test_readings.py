@@ -1,10 +1,11 @@
-"""`prosect lens`, `prosect flow` and `prosect steer` from end to end, on the language model that comes with prosect."""
+"""`prosect lens`, `flow`, `steer` and `probe` from end to end, on the language model that comes with prosect."""
 
 import json
 
 import pytest
 import torch
 
+from forecasts import hold
 from prosect import load
 from prosect.cli import main
 from prosect.core.pictures import Curve, HeatMap, LensTable, TokenMap
@@ -28,6 +29,9 @@ validate_windows = 1
 tokens = 4000
 [validate]
 rounds = 1
+seal = false
+[probe]
+tokens = 4000
 [lens]
 steps = 40
 [flow]
@@ -40,7 +44,7 @@ rows = 32
 """
 
 
-@pytest.fixture(scope="module", params=["lens", "flow", "steering"])
+@pytest.fixture(scope="module", params=["lens", "flow", "steering", "probing"])
 def run(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     (folder / "spec.toml").write_text(
@@ -76,12 +80,39 @@ def test_it_ends_with_claims_pictures_and_a_report(run):
         )  # some of a trained model's heads look where it matters
         text = TokenMap.model_validate(pictures[1]).texts
         assert len({t.tokens for t in text}) == 1 and all(max(t.values) in (0.0, 1.0) for t in text)
+    elif study == "probing":
+        assert metrics["claims"] == 5 and kinds == ["curve"]  # four layers, and all of them together
+        read = Curve.model_validate(pictures[0])
+        own, _, words, _ = ([m.estimate for m in s.measured] for s in read.series)
+        assert max(own) > words[0]  # a bracket that is open is no matter of the word that stands there
+        told = json.loads((path / "findings.json").read_text())["tables"][0]["rows"]
+        assert {r["name"] for r in told} > {
+            "all together: accuracy",
+            "resid_post.0: selectivity",
+            "words alone",
+        }
     else:
         assert metrics["claims"] == 2 and kinds == ["curve", "curve"]
         assert metrics["verdicts"].get("supported") == 2
         effect = Curve.model_validate(pictures[0])
         change = dict(zip(effect.doses, (m.estimate for m in effect.series[0].measured), strict=True))
         assert change[-1.0] < 0 == change[0.0] < change[1.0]
+
+
+def test_the_dry_run_said_what_was_then_run(run):
+    study, path = run
+    hold(path, **({"explore": 0.15, "folds": 0.15} if study == "flow" else {"explore": 0.1, "folds": 0.1}))
+
+
+def test_probes_of_what_is_not_there_are_refused(capsys, tmp_path):
+    for asked, said in (
+        (("--concept", "inside parentheses"), "inside brackets"),
+        (("--concept", "next self.assertEqual"), "single token"),
+        (("--site", "probs.1"), "one vector for each position"),
+        (("--site", "resid_post.9"), "resid_post.9"),
+    ):
+        code, _, complaint = call(capsys, "probe", "pylm", *asked, *SMALL, "--out", tmp_path / "a")
+        assert code == 2 and said in complaint
 
 
 @pytest.mark.parametrize("vector", ["probe", "latent"])
@@ -138,6 +169,6 @@ def test_a_token_must_be_one(capsys, tmp_path):
         capsys, "steer", "pylm", "--token", " self", "--site", "resid_post.9", *SMALL, "--out", tmp_path / "b"
     )
     assert code == 2 and "resid_post.9" in said
-    for verb in ("lens", "flow"):
+    for verb in ("lens", "flow", "probe"):
         code, _, said = call(capsys, verb, "organism:induction", "--quiet", "--out", tmp_path / "c")
         assert code == 2 and "a language model with its tokenizer" in said

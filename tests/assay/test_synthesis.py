@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from forecasts import foreseen
 from prosect.assay.loop import conduct
 from prosect.assay.opening import open_target
 from prosect.assay.presets import resolve
@@ -163,3 +164,12 @@ def test_bad_input_is_answered_in_words(capsys, tmp_path, arguments, said):
         capsys, "synthesise", *arguments, "--limit", "80", "--quiet", "--out", tmp_path / "run"
     )
     assert code == 2 and said in complaint
+
+
+def test_the_dry_run_said_the_most_that_could_be_run(planted):
+    run, _ = planted
+    row, explore, folds, gradients = foreseen(run.path)
+    assert "upper bounds" in row["note"]
+    assert 0.05 * row["rows run on explore"] < explore <= row["rows run on explore"] * 1.01
+    assert folds <= row["rows run on the folds"] * 1.01
+    assert 0 < gradients <= row["rows with gradients"]

@@ -14,7 +14,9 @@ from describe.texts import contexts, documents, flat, names
 from prosect.core.errors import BadInput, NewerSchema
 from prosect.core.records import Executable
 from prosect.core.registries import DESCRIPTIONS
+from prosect.core.seeds import Seed
 from prosect.data.batch import Batch, Row
+from prosect.describe.additive import AdditiveTable
 from prosect.describe.attribution.agreement import MapAgreement
 from prosect.describe.effects import OutputSets
 from prosect.describe.explainer import RuleExplainer
@@ -25,11 +27,16 @@ from prosect.describe.lens.nearness import LensNearness
 from prosect.describe.lens.tuned import Translator
 from prosect.describe.patched import PatchEffect
 from prosect.describe.polynomial import Polynomial
+from prosect.describe.probes.concepts import Concept
+from prosect.describe.probes.linear import LinearProbe
+from prosect.describe.probes.reading import ConceptReading
 from prosect.describe.roles import HeadRole, OffsetTable
 from prosect.describe.steered import SteerEffect
+from prosect.describe.surrogate import surrogates
 from prosect.describe.synthesis.strings import RandomString, StringActivation
 from prosect.describe.tables import FrequencyTable, PositionTable, TokenTable
 from prosect.describe.trigonometric import Trigonometric, TrigonometricOutput
+from prosect.describe.vocabulary import Vocabulary
 from prosect.organisms import induction
 from prosect.store.shelf import Shelf
 
@@ -102,13 +109,16 @@ def every_kind(shelf):
     wave = Trigonometric(7, 2, 0.3, 1.7, 1.1, 0.4)
     yield rule.executable, "token", "activation"
     yield text, "token", "activation"
-    for cls in (TokenTable, PositionTable, FrequencyTable):
+    for cls in (TokenTable, PositionTable, FrequencyTable, AdditiveTable):
         yield cls.fit(found, activation).executable(shelf), "token", "activation"
     yield HeadRole("induction").executable(), "token", "attention"
     yield OffsetTable(np.array([0.3, 0.9, 0.1])).executable(shelf), "token", "attention"
     yield HeadOutput(HeadRole("previous"), 0.7, 12).executable(), "token", "change"
     yield OutputSets((3, 1), (2,)).executable(), "token", "outputs"
     yield InputRule("s", (4, 1), (1.3, -0.2), -0.1).executable(), "numeric", "activation"
+    x = np.random.default_rng(0).normal(size=(40, 6))
+    for made in surrogates(x, x[:, 4] - x[:, 1] ** 2, "s", Seed(0)).values():
+        yield made.executable(shelf), "numeric", "activation"
     yield wave.executable(), "pairs", "activation"
     yield Polynomial((0.5, -1.0, 2.0, 0.25)).executable(), "pairs", "activation"
     yield TrigonometricOutput(7, 3, 0.2, 1.4, wave).executable(), "pairs", "change"
@@ -122,6 +132,9 @@ def every_kind(shelf):
     yield MapAgreement("saliency", donors).executable(shelf), "model", "measure"
     steered = SteerEffect("resid_post.0", torch.randn(width, generator=draw), 0.5, 3)
     yield steered.executable(shelf), "model", "measure"
+    words = Vocabulary.of([str(i) for i in range(induction.build(0)[0].vocab_size)])
+    probe = LinearProbe(("resid_post.0",), torch.randn(width, generator=draw).double(), 0.1)
+    yield ConceptReading(Concept("repeated", words), "probe", probe).executable(shelf), "model", "measure"
     string = StringActivation("z.1.h2", 0, "inserted", 0.5, random=RandomString(3, 8, (0,)))
     yield string.executable(), "model", "measure"
 

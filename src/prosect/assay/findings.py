@@ -70,6 +70,9 @@ TITLES = {
     "lens": "What the layers of {} already say",
     "flow": "What the heads of {} get from where they look",
     "steering": "What a direction does to {}",
+    "probing": "What can be read off {}",
+    "attribution": "What the answers of {} depend on",
+    "synthesis": "What activates units of {}",
 }
 """Titles of runs with one study; any other run says what the network is made of."""
 
@@ -99,6 +102,7 @@ def question(spec: Spec, opened: Opened) -> str:
         "flow": "which of its heads get what matters from where they look",
         "attribution": "which inputs an answer depends on, and which maps of that can be believed",
         "steering": "what a direction does as more of it is added",
+        "probing": "where a concept can be read off by a line, and whether several sites together say more",
         "synthesis": "which strings of tokens activate its units, beyond what text does",
         "replacement": "whether it still works with its parts replaced by their descriptions",
     }

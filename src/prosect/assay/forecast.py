@@ -1,34 +1,36 @@
-"""What a run would do and cost, without doing it: sites, positions, FLOPs, bytes and time on this machine."""
+"""What a run would do and cost, without doing it: sites, passes, FLOPs, bytes and time on this machine."""
 
 from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 
 from prosect.assay.opening import open_target
 from prosect.assay.spec import Spec, dump
-from prosect.assay.studies.features import SITE, Features
-from prosect.assay.studies.latents import Latents
 from prosect.assay.study import Study
+from prosect.assay.work import Extent, Work, extent, folds
 from prosect.core.canonical import Json
 from prosect.core.provenance import environment
 from prosect.data.batch import Batch
 from prosect.store.run import RunFolder
 from prosect.validate.subject import Subject
 
-TRAINING = 6
-"""A step of training a dictionary does three matrix products forward and backward, each of two FLOPs a weight."""
+BACKWARD = 2.0
+"""What the way back costs, in passes."""
 
 
 def forecast(spec: Spec) -> list[dict[str, Json]]:
-    """One row for each study: what it reads, how often, and about how long that takes here.
+    """One row for each study: what it reads, how often the model runs, and about how long that takes here.
 
-    The model is opened and one batch is run to see how fast this machine is; nothing is written, no fold is
-    tested on, and nothing is decided from what was read. Describing and testing add statistics on top, so the
-    time is a lower bound.
+    Every pass that a study will make is counted: cells of sweeps at what their causal cones cost, steps of
+    training, gradients, searches. The model is opened and a few rows of explore are run, to see how fast this
+    machine is; nothing is written, no fold is tested on, and nothing is decided from what was read. Describing
+    and testing add statistics on top, so the time is a lower bound. A fold is read once for all studies of the
+    same data, and is counted with the first of them; the sealed split as though every claim were supported.
 
     Raises:
         ProsectError: whatever opening the target refuses.
@@ -37,66 +39,55 @@ def forecast(spec: Spec) -> list[dict[str, Json]]:
         tempfile.TemporaryDirectory(prefix="prosect-") as folder,
         RunFolder.open(Path(folder) / "dry", dump(spec), environment(spec.device)) as run,
     ):
-        return [_row(spec, study) for study in open_target(spec, run).studies]
+        out: list[dict[str, Json]] = []
+        read: list[Subject] = []
+        for study in open_target(spec, run).studies:
+            out.append(_row(spec, study, fresh=not any(s is study.subject for s in read)))
+            read.append(study.subject)
+        return out
 
 
-def _row(spec: Spec, study: Study) -> dict[str, Json]:
+def _row(spec: Spec, study: Study, fresh: bool) -> dict[str, Json]:
     subject = study.subject
-    parts = {p: n for p, n in subject.source.units.items() if not p.startswith("explore.")}
-    positions = {p: sum(b.count for b in subject.batches(p)) for p in parts}
-    explored, folds = _times(spec, study)
-    removed = _removed(spec, study)
+    parts = _parts(subject)
+    opened = {"sealed"} if spec.validate_.seal else set()
+    opened |= {"explore", *(f"validate.{i}" for i in range(spec.validate_.rounds))}
+    used = {p: e for p, e in parts.items() if p in opened}
+    planned, test = study.planned(used), folds(used)
+    reading = (Work("reading each fold", float(test.rows), test.length),) if fresh else ()
+    work = (*planned.explore, *planned.test, *reading)
     first = next(iter(subject.batches("explore")))
-    per_row = first.count / max(len(first), 1)
-    passes = sum(n * (explored if p == "explore" else folds) for p, n in positions.items() if p != "shift")
-    total = round(passes + removed * per_row)
+    positions = sum(w.rows * w.length for w in work)
+    back = sum(w.gradients * w.length for w in work)
     weights = sum(p.numel() for p in subject.model.module.parameters())
-    flops = 2.0 * weights * total
-    seconds = total * _seconds(subject, first)
-    stored, training = _training(spec, study, positions.get("explore", 0))
-    return {
+    flops, more = 2.0 * weights * (positions + BACKWARD * back), sum(w.flops for w in work)
+    seconds = (positions + BACKWARD * back) * _seconds(subject, first)
+    row: dict[str, Json] = {
         "study": study.name,
-        "site": _site(study),
-        "parts": ", ".join(f"{p} {n}" for p, n in parts.items()),
-        "positions read": sum(positions.values()),
-        "positions run": total,
-        "FLOPs": int(flops + training),
-        "bytes of activations": stored,
-        "seconds, at least": round(seconds + training / _throughput(), 1),
+        "site": planned.sites,
+        "parts": ", ".join(f"{p} {e.rows} rows" for p, e in parts.items()),
+        "positions read": sum(e.positions for e in parts.values()),
+        "rows run on explore": _rows(planned.explore),
+        "rows run on the folds": _rows((*planned.test, *reading)),
+        "positions run": round(positions),
+        "rows with gradients": round(sum(w.gradients for w in work)),
+        "FLOPs": int(flops + more),
+        "bytes of activations": planned.held,
+        "seconds, at least": round(seconds + more / _throughput(), 1),
     }
+    if planned.most:
+        row["note"] = "searches may end sooner: these are upper bounds"
+    return row
 
 
-def _times(spec: Spec, study: Study) -> tuple[float, float]:
-    """How often explore, and every other part, goes through a model."""
-    if isinstance(study, Latents):
-        share = 1.0 + spec.describe.untrained / 3
-        return 1.0 + share, 1.0 + spec.describe.untrained
-    return (2.0 if isinstance(study, Features) else 1.0), 1.0
+def _rows(work: Iterable[Work]) -> int:
+    return round(sum(w.rows for w in work))
 
 
-def _removed(spec: Spec, study: Study) -> int:
-    """Rows that are run again with a component taken out."""
-    if not isinstance(study, Latents):
-        return 0
-    taken = spec.describe.effects * (1 + spec.describe.controls)
-    return taken * spec.validate_.effect_rows * spec.validate_.rounds
-
-
-def _site(study: Study) -> str:
-    if isinstance(study, Latents):
-        return study.site
-    return SITE if isinstance(study, Features) else "probs of every layer" if study.name == "heads" else ""
-
-
-def _training(spec: Spec, study: Study, positions: int) -> tuple[int, float]:
-    """Bytes of harvested activations, and FLOPs of fitting the decomposition."""
-    if not isinstance(study, Latents | Features):
-        return 0, 0.0
-    width = study.subject.model.sites.info(_site(study)).width or 1
-    flops = 0.0
-    if spec.decompose.kind == "topk":
-        flops = float(TRAINING * spec.decompose.width * width * max(spec.decompose.tokens, positions))
-    return 4 * width * positions, flops
+def _parts(subject: Subject) -> dict[str, Extent]:
+    """How much there is of each part; halves of explore are not told apart."""
+    names = [p for p in subject.source.units if not p.startswith("explore.")]
+    return {p: extent(subject.batches(p)) for p in names}
 
 
 def _seconds(subject: Subject, batch: Batch) -> float:

@@ -14,7 +14,7 @@ from prosect.core.errors import Unsupported
 from prosect.core.registries import DECOMPOSITIONS, ORGANISMS, PRESETS
 from prosect.store.run import RunFolder
 
-TEXT_ALONE = frozenset({"lens", "flow", "steering"})
+TEXT_ALONE = frozenset({"lens", "flow", "steering", "probing"})
 """Studies that read text, which organisms but `pylm` have none of."""
 
 

@@ -69,6 +69,10 @@ VERBS: dict[str, dict[str, Any]] = {
         "data": {"context": 64, "validate_windows": 1},
         "describe": {"tokens": 24_000},
     },
+    "probe": {
+        "studies": ["probing"],
+        "data": {"documents": 400, "context": 64, "validate_windows": 1},
+    },
     "attribute": {
         "studies": ["attribution"],
         "data": {

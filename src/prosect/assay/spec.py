@@ -28,6 +28,7 @@ Study = Literal[
     "steering",
     "attribution",
     "synthesis",
+    "probing",
 ]
 
 
@@ -176,6 +177,24 @@ class Attribute(Record):
     )
 
 
+class Probe(Record):
+    """What `prosect probe` does."""
+
+    concept: str = Field(
+        "inside brackets",
+        description="what is read: inside quotes, inside comment, inside brackets, repeated, class NAME, next TOKEN",
+    )
+    sites: tuple[str, ...] = Field(
+        ("resid_post",), min_length=1, description="where: sites, heads, or kinds for every layer"
+    )
+    tokens: int = Field(
+        16_000, ge=100, description="most explored positions; probes are fitted to half of them"
+    )
+    margin: float = Field(
+        0.01, ge=0, description="share of positions told right by which a probe must beat its rivals"
+    )
+
+
 class Validate(Record):
     """What a claim must do to be supported."""
 
@@ -223,7 +242,7 @@ class Spec(Record):
     studies: tuple[Study, ...] = Field(
         (),
         description="what to examine: latents, heads, residues, features, replacement, patching, lens, flow, "
-        "steering, attribution, synthesis",
+        "steering, attribution, synthesis, probing",
     )
     scripted: bool = Field(False, description="add a wrong claim on purpose, to show it fail and be refined")
     trust_remote_code: bool = Field(False, description="let the model's own code run")
@@ -237,6 +256,7 @@ class Spec(Record):
     steer: Steer = Steer()
     attribute: Attribute = Attribute()
     synthesise: Synthesise = Synthesise()
+    probe: Probe = Probe()
     validate_: Validate = Field(Validate(), alias="validate")
 
     model_config = ConfigDict(populate_by_name=True)  # added to Record's: frozen, no unknown keys, no NaN

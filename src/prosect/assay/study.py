@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+from prosect.assay.work import Extent, Planned
 from prosect.core.exhibits import Exhibit, FigureTable, SiteCell
 from prosect.core.pictures import Picture
 from prosect.core.records import Hypothesis, TruthCheck
@@ -49,6 +50,13 @@ class Study(Protocol):
 
     def explore(self) -> None:
         """Decompose and describe, on explore only; every result is a step of the run folder."""
+
+    def planned(self, parts: Mapping[str, Extent]) -> Planned:
+        """What exploring and testing will run, without running more than a few passes.
+
+        Args:
+            parts: how much there is of each part of the data.
+        """
 
     def draft(self, round: int, fold: str, found: Mapping[str, Verdict]) -> list[Hypothesis]:
         """The claims of a round: first descriptions in round 1, refinements of what failed after it.

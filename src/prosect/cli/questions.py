@@ -154,6 +154,27 @@ def synthesise(
 
 
 @question
+def probe(
+    concept: Annotated[
+        str | None,
+        typer.Option(
+            help="inside quotes, inside comment, inside brackets, repeated, class NAME, or next TOKEN"
+        ),
+    ] = None,
+    site: Annotated[
+        list[str] | None, typer.Option(help="a site, a head, or a kind for every layer; may be given again")
+    ] = None,
+    text: Text = None,
+) -> dict[str, Any]:
+    """Read a concept off TARGET with linear probes, at each site and at all together, and test it on unseen text."""
+    return {
+        "data.text": path(text),
+        "probe.concept": concept,
+        "probe.sites": site or None,
+    }
+
+
+@question
 def attribute(
     method: Annotated[
         list[str] | None,

@@ -18,7 +18,8 @@ from torch import Tensor
 from prosect.core.errors import BadInput, TooLittleData
 from prosect.core.progress import say
 from prosect.core.seeds import Seed
-from prosect.decompose.base import SEED, OneSite, fixed_signs
+from prosect.decompose.affine import Affine
+from prosect.decompose.base import SEED, fixed_signs
 from prosect.decompose.contract import ActivationStream, Codes
 from prosect.decompose.moments import check_count
 from prosect.decompose.streams import whole
@@ -55,7 +56,7 @@ def enough(name: str, n: int, needed: int) -> None:
 
 
 @dataclass(eq=False)
-class Ica(OneSite):
+class Ica(Affine):
     """Independent components (FastICA, logcosh contrast); codes are signed.
 
     Hyvärinen & Oja 2000, "Independent component analysis: algorithms and applications", section 6.
@@ -113,23 +114,15 @@ class Ica(OneSite):
         scale = (norms * fixed_signs(mixing))[order, None]
         self.directions_, self.unmixing_ = mixing[order] / scale, unmixing[order] * scale
 
-    def _encode(self, x: Mapping[str, Tensor]) -> Codes:
-        here = x[self.site]
-        return Codes.of_dense((here - self.mean_.to(here)) @ self.unmixing_.to(here).T)
-
-    def _decode(self, codes: Codes) -> dict[str, Tensor]:
-        dense = codes.dense()
-        return {self.site: dense @ self.directions_.to(dense) + self.mean_.to(dense)}
-
-    def _directions(self) -> Tensor:
-        return self.directions_
+    def _readers(self) -> Tensor:
+        return self.unmixing_
 
     def _facts(self) -> list[tuple[str, object]]:
         return [("converged", "yes" if self.converged_ else "no")]
 
 
 @dataclass(eq=False)
-class Nmf(OneSite):
+class Nmf(Affine):
     """Non-negative matrix factorisation; codes and parts are non-negative.
 
     Lee & Seung 1999, "Learning the parts of objects by non-negative matrix factorization", fitted by
@@ -218,10 +211,6 @@ class Nmf(OneSite):
         )
         return Codes.of_dense(torch.from_numpy(found[0]).to(here))
 
-    def _decode(self, codes: Codes) -> dict[str, Tensor]:
-        dense = codes.dense()
-        return {self.site: dense @ self._directions().to(dense) + self.mean_.to(dense)}
-
     def _directions(self) -> Tensor:
         if not self.split:
             return self.parts_
@@ -233,7 +222,7 @@ class Nmf(OneSite):
 
 
 @dataclass(eq=False)
-class KMeans(OneSite):
+class KMeans(Affine):
     """Cluster centres; each position has one component, the nearest centre, with code 1.
 
     Lloyd's algorithm from k-means++ starts, the best of a few. Centres are ordered by how many positions
@@ -292,10 +281,6 @@ class KMeans(OneSite):
         return Codes(
             nearest, torch.ones(nearest.shape, dtype=here.dtype, device=here.device), self.components
         )
-
-    def _decode(self, codes: Codes) -> dict[str, Tensor]:
-        dense = codes.dense()
-        return {self.site: dense @ self.centres_.to(dense)}
 
     def _directions(self) -> Tensor:
         return self.centres_

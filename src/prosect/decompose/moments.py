@@ -7,7 +7,6 @@ streams have, costs no digits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -16,8 +15,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from prosect.core.errors import BadInput, TooLittleData
-from prosect.decompose.base import OneSite, fixed_signs
-from prosect.decompose.contract import ActivationStream, Codes
+from prosect.decompose.affine import Affine
+from prosect.decompose.base import fixed_signs
+from prosect.decompose.contract import ActivationStream
 from prosect.decompose.streams import finite_blocks
 
 
@@ -91,7 +91,7 @@ def check_count(asked: int | None, width: int, what: str) -> int:
 
 
 @dataclass(eq=False)
-class Pca(OneSite):
+class Pca(Affine):
     """Principal components: orthogonal directions of largest variance; codes are signed.
 
     Codes are (x - mean) · direction; with all components, decoding gives the activations back. Signs are
@@ -134,23 +134,12 @@ class Pca(OneSite):
         self.variance_, self.directions_ = leading(covariance, count)
         self.total_variance_ = float(covariance.trace())
 
-    def _encode(self, x: Mapping[str, Tensor]) -> Codes:
-        here = x[self.site]
-        return Codes.of_dense((here - self.mean_.to(here)) @ self.directions_.to(here).T)
-
-    def _decode(self, codes: Codes) -> dict[str, Tensor]:
-        dense = codes.dense()
-        return {self.site: dense @ self.directions_.to(dense) + self.mean_.to(dense)}
-
-    def _directions(self) -> Tensor:
-        return self.directions_
-
     def _facts(self) -> list[tuple[str, object]]:
         return [("variance explained", f"{float(self.explained_.sum()):.1%}")]
 
 
 @dataclass(eq=False)
-class Svd(OneSite):
+class Svd(Affine):
     """Right singular vectors of the activations as they are, nothing subtracted; codes are signed.
 
     Singular values come from the second moment matrix, so those under about 1e-8 of the largest are
@@ -184,14 +173,3 @@ class Svd(OneSite):
         second = moments.scatter + torch.outer(moments.mean, moments.mean) * moments.n
         squares, self.directions_ = leading(second, count)
         self.singular_values_ = squares.sqrt()
-
-    def _encode(self, x: Mapping[str, Tensor]) -> Codes:
-        here = x[self.site]
-        return Codes.of_dense(here @ self.directions_.to(here).T)
-
-    def _decode(self, codes: Codes) -> dict[str, Tensor]:
-        dense = codes.dense()
-        return {self.site: dense @ self.directions_.to(dense)}
-
-    def _directions(self) -> Tensor:
-        return self.directions_

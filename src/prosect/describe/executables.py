@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor
 
@@ -17,6 +17,7 @@ from prosect.store.shelf import Shelf
 Owner = TypeVar("Owner")
 Key = TypeVar("Key")
 Made = TypeVar("Made")
+Kept = TypeVar("Kept", bound="Stored")
 
 
 def parameters_of(executable: Executable, kind: str, version: int = 1) -> Mapping[str, Json]:
@@ -65,6 +66,42 @@ def tensor_of(executable: Executable, name: str, shelf: Shelf) -> Tensor:
     if name not in executable.tensors:
         raise BadInput(f"a {executable.kind} without its tensor {name!r}", "the digest of that tensor")
     return shelf.get(executable.tensors[name])
+
+
+class Stored:
+    """A dataclass that is stored field by field: tensors go on the shelf, everything else is a parameter.
+
+    For descriptions whose other fields are plain numbers and words, which JSON gives back as they were.
+    """
+
+    kind: ClassVar[str]
+    version: ClassVar[int] = 1
+
+    @classmethod
+    def of(cls: type[Kept], executable: Executable, shelf: Shelf) -> Kept:
+        """What an executable stores.
+
+        Raises:
+            BadInput: it is of another kind, or malformed; a tensor is not there.
+            NewerSchema: a later prosect wrote it.
+        """
+        parameters = parameters_of(executable, cls.kind, cls.version)
+        with reading(cls.kind):
+            held = {name: shelf.get(digest) for name, digest in executable.tensors.items()}
+            make: Callable[..., Kept] = cls
+            return make(**held, **parameters)
+
+    def executable(self, shelf: Shelf | None = None) -> Executable:
+        """As stored; tensors go on the shelf, which a description without any does not need."""
+        tensors = {k: v for k, v in vars(self).items() if isinstance(v, Tensor)}
+        if tensors and shelf is None:
+            raise BadInput(f"a {self.kind} with tensors and no shelf", "a shelf to put them on")
+        return Executable(
+            kind=self.kind,
+            version=self.version,
+            parameters={k: v for k, v in vars(self).items() if k not in tensors},
+            tensors={k: shelf.put(v) for k, v in tensors.items()} if shelf is not None else {},
+        )
 
 
 def remembered(make: Callable[[Owner, Key], Made], size: int = 4) -> Callable[[Owner, Key], Made]:

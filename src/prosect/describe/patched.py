@@ -10,23 +10,21 @@ import numpy as np
 from jaxtyping import Float
 
 from prosect.core.errors import BadInput
-from prosect.core.records import Executable
 from prosect.core.seeds import Seed
 from prosect.data.batch import Batch
 from prosect.data.contrasts import ContrastSource
 from prosect.data.source import Source
-from prosect.describe.executables import parameters_of, reading
+from prosect.describe.executables import Stored
 from prosect.model import Model
 from prosect.model.patching.cells import Donor, cell_edit
 from prosect.model.patching.nodes import Node, nodes_of
 from prosect.model.patching.pairs import Pairs, Span
-from prosect.store.shelf import Shelf
 
 KIND = "patch-effect"
 
 
 @dataclass(frozen=True)
-class PatchEffect:
+class PatchEffect(Stored):
     """One place given what the other run had there; the effect is a share of the gap between the two runs.
 
     Attributes:
@@ -46,7 +44,6 @@ class PatchEffect:
     stranger: bool = False
 
     kind = KIND
-    version = 1
 
     def __post_init__(self) -> None:
         if self.way not in ("noising", "denoising") or self.sign not in (1, -1) or not self.gap:
@@ -54,22 +51,6 @@ class PatchEffect:
                 f"a patch effect with way {self.way!r}, sign {self.sign} and gap {self.gap}",
                 "noising or denoising, 1 or -1, and a gap that is not 0",
             )
-
-    @classmethod
-    def of(cls, executable: Executable, shelf: Shelf) -> PatchEffect:
-        """What an executable stores.
-
-        Raises:
-            BadInput: it is of another kind, or malformed.
-            NewerSchema: a later prosect wrote it.
-        """
-        parameters = parameters_of(executable, cls.kind, cls.version)
-        with reading(cls.kind):
-            return cls(**parameters)
-
-    def executable(self) -> Executable:
-        """As stored."""
-        return Executable(kind=self.kind, version=self.version, parameters=dict(vars(self)))
 
     @classmethod
     def measure(

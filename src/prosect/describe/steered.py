@@ -11,16 +11,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from prosect.core.errors import BadInput
-from prosect.core.records import Executable
 from prosect.data.batch import Batch
 from prosect.data.source import Source
-from prosect.describe.executables import parameters_of, reading
+from prosect.describe.executables import Stored
 from prosect.model import Model, steer
-from prosect.store.shelf import Shelf
 
 
 @dataclass(frozen=True, eq=False)
-class SteerEffect:
+class SteerEffect(Stored):
     """Rise of a token's log-probability (nats), mean over a row's scored positions, when a direction is added.
 
     Attributes:
@@ -38,7 +36,6 @@ class SteerEffect:
     sign: int = 1
 
     kind = "steer-effect"
-    version = 1
 
     def __post_init__(self) -> None:
         if self.sign not in (1, -1) or not self.strength or self.token < 0:
@@ -46,28 +43,6 @@ class SteerEffect:
                 f"a steering effect with strength {self.strength}, token {self.token} and sign {self.sign}",
                 "a strength that is not 0, a token, and 1 or -1",
             )
-
-    @classmethod
-    def of(cls, executable: Executable, shelf: Shelf) -> SteerEffect:
-        """What an executable stores.
-
-        Raises:
-            BadInput: it is of another kind, or malformed; the direction is not there.
-            NewerSchema: a later prosect wrote it.
-        """
-        parameters = parameters_of(executable, cls.kind, cls.version)
-        with reading(cls.kind):
-            return cls(direction=shelf.get(executable.tensors["direction"]), **parameters)
-
-    def executable(self, shelf: Shelf) -> Executable:
-        """As stored; the direction goes on the shelf."""
-        named = {k: v for k, v in vars(self).items() if k != "direction"}
-        return Executable(
-            kind=self.kind,
-            version=self.version,
-            parameters=named,
-            tensors={"direction": shelf.put(self.direction)},
-        )
 
     @classmethod
     def measure(

@@ -50,7 +50,7 @@ class TokenTable:
 
     @classmethod
     def _means(cls, contexts: Contexts, values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " cells"]:
-        return _grouped(contexts.tokens, values, len(contexts.vocabulary))
+        return grouped(contexts.tokens, values, len(contexts.vocabulary))
 
     def _cell(self, columns: Columns) -> Int[np.ndarray, " n"]:
         return columns.token(0)
@@ -98,7 +98,7 @@ class PositionTable(TokenTable):
 
     @classmethod
     def _means(cls, contexts: Contexts, values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " cells"]:
-        return _grouped(contexts.position, values, int(contexts.position.max()) + 1)
+        return grouped(contexts.position, values, int(contexts.position.max()) + 1)
 
     def _cell(self, columns: Columns) -> Int[np.ndarray, " n"]:
         return columns.position
@@ -113,12 +113,13 @@ class FrequencyTable(TokenTable):
     def _means(cls, contexts: Contexts, values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " cells"]:
         counts = np.bincount(contexts.tokens, minlength=len(contexts.vocabulary))
         band = np.ceil(np.log2(counts + 1.0)).astype(np.int64)
-        return np.asarray(_grouped(band[contexts.tokens], values, int(band.max()) + 1)[band])
+        return np.asarray(grouped(band[contexts.tokens], values, int(band.max()) + 1)[band])
 
 
-def _grouped(
+def grouped(
     group: Int[np.ndarray, " n"], values: Float[np.ndarray, " n"], groups: int
 ) -> Float[np.ndarray, " groups"]:
+    """The mean of each group, shrunk towards the overall mean; that of a group that was not seen is the overall one."""
     counts = np.bincount(group, minlength=groups).astype(float)
     totals = np.bincount(group, weights=values, minlength=groups)
     return shrunk_means(counts, totals, float((values * values).sum()))

@@ -124,21 +124,32 @@ def can_route(module: nn.Module) -> bool:
 
 
 @contextmanager
-def routed(module: nn.Module, tap: Tap) -> Iterator[None]:
-    """Have the attention of ``module`` go through `attention` and ``tap`` for as long as the block lasts."""
+def implemented(module: nn.Module, name: str, function: Callable[..., Any]) -> Iterator[None]:
+    """Have the attention of ``module`` call ``function``, with masks written out, for as long as the block lasts.
+
+    Args:
+        module: a transformers model.
+        name: of the function in transformers' AttentionInterface.
+        function: (module, query, key, value, mask, **options) → (z, probabilities or None).
+    """
     from transformers.masking_utils import AttentionMaskInterface, eager_mask
     from transformers.modeling_utils import AttentionInterface
 
-    AttentionInterface.register(NAME, attention)
-    AttentionMaskInterface.register(NAME, eager_mask)
+    AttentionInterface.register(name, function)
+    AttentionMaskInterface.register(name, eager_mask)
     configs = configurations(module)
     before = [config._attn_implementation_internal for config in configs]
-    token = _tap.set(tap)
     try:
         for config in configs:
-            config._attn_implementation_internal = NAME
+            config._attn_implementation_internal = name
         yield
     finally:
         for config, implementation in zip(configs, before, strict=True):
             config._attn_implementation_internal = implementation
-        _tap.reset(token)
+
+
+@contextmanager
+def routed(module: nn.Module, tap: Tap) -> Iterator[None]:
+    """Have the attention of ``module`` go through `attention` and ``tap`` for as long as the block lasts."""
+    with implemented(module, NAME, attention), tapped(tap):
+        yield

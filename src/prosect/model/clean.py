@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from prosect.core.errors import Unsupported
 from prosect.data.batch import Batch
-from prosect.model.attention import attention, configurations
+from prosect.model.attention import attention, implemented
 from prosect.model.boundary import main_input, main_output, with_main_input, with_main_output
 from prosect.model.forward import settled
 from prosect.model.reads import Reads
@@ -208,21 +208,11 @@ def _causal(mask: Tensor | None) -> bool:
 @contextmanager
 def routed(module: nn.Module, attend: Attend) -> Iterator[None]:
     """Have the attention of ``module`` call ``attend``, with a mask that is written out."""
-    from transformers.masking_utils import AttentionMaskInterface, eager_mask
-    from transformers.modeling_utils import AttentionInterface
-
-    AttentionInterface.register(NAME, _called)
-    AttentionMaskInterface.register(NAME, eager_mask)
-    configs = configurations(module)
-    before = [config._attn_implementation_internal for config in configs]
     token = _attend.set(attend)
     try:
-        for config in configs:
-            config._attn_implementation_internal = NAME
-        yield
+        with implemented(module, NAME, _called):
+            yield
     finally:
-        for config, implementation in zip(configs, before, strict=True):
-            config._attn_implementation_internal = implementation
         _attend.reset(token)
 
 

@@ -230,6 +230,8 @@ class Model:
             NotFinite: NaN or infinity at a real position; the site and its rows are named.
         """
         given = self.batch(batch)
+        if after is None and where is None:
+            return self.runner.trace(given, capture, edits, grad, finite, stop_early)
         touched = (*([capture] if isinstance(capture, str) else capture), *(e.site for e in edits))
         if where is not None:
             self._check_where(where, given)
@@ -241,7 +243,10 @@ class Model:
                 stack.enter_context(entered(self._entered, after))
             if last is not None and where is not None:
                 stack.enter_context(cut(last, where))
-            trace = self.runner.trace(given, capture, edits, grad, finite and last is None, stop_early)
+            skipped = 0 if after is None else after.layer + 1
+            trace = self.runner.trace(
+                given, capture, edits, grad, finite and last is None, stop_early, skipped
+            )
         if where is None or trace._output is None:
             return trace
         out = taken(trace._output, where)
@@ -256,7 +261,8 @@ class Model:
 
     @cached_property
     def _blocks(self) -> Blocks | None:
-        return blocks_of(self)
+        with self.runner.meter.paused():
+            return blocks_of(self)
 
     def before(self, site: str) -> int | None:
         """The last block that an edit at this site does not reach; None if that is none, or it cannot be entered."""
@@ -323,7 +329,8 @@ class Model:
         from prosect.model.proof import prove
 
         try:
-            return prove(self)
+            with self.runner.meter.paused():
+                return prove(self)
         except Unsupported as reason:
             return reason
 

@@ -15,7 +15,9 @@ from prosect.model.apply import Block, Bound, bind
 from prosect.model.boundary import main_output
 from prosect.model.edits import Edit
 from prosect.model.forward import Forward, settled
+from prosect.model.meter import Meter
 from prosect.model.sitemap import SiteMap
+from prosect.model.sites import Site
 from prosect.model.taps import Stop, Taps
 from prosect.model.trace import Trace
 
@@ -26,10 +28,14 @@ class Runner:
     Args:
         module: what is run.
         sites: its map.
+
+    Attributes:
+        meter: what has run.
     """
 
     def __init__(self, module: nn.Module, sites: SiteMap) -> None:
         self.module, self.sites, self.forward = module, sites, Forward(module)
+        self.meter = Meter()
         self._running = False
         self._overwritten: frozenset[str] = frozenset()
 
@@ -41,11 +47,12 @@ class Runner:
         grad: bool,
         finite: bool,
         stop_early: bool,
+        skipped: int = 0,
     ) -> Trace:
-        """One pass over ``batch``, already on the module's device. See `Model.run`."""
+        """One pass over ``batch``, already on the module's device. See `Model.run`; ``skipped`` as in `go`."""
         bound = self.bind(edits, batch)
         blocks = [(Block.of(batch), bound)] if bound else []
-        passed = self.go(batch, blocks, capture, grad, stop_early)
+        passed = self.go(batch, blocks, capture, grad, stop_early, skipped=skipped)
         if finite:
             self.check_finite(passed, batch)
         return Trace(batch, passed.values, grad, passed.output, self.sites)
@@ -69,6 +76,7 @@ class Runner:
         grad: bool = False,
         stop_early: bool = False,
         routed: bool = False,
+        skipped: int = 0,
     ) -> Passed:
         """One pass whose rows are cut into blocks with edits of their own.
 
@@ -81,6 +89,7 @@ class Runner:
             grad: keep the graph.
             stop_early: leave once everything captured has been read.
             routed: send attention through the function that can be tapped even if nothing in it is.
+            skipped: blocks at the beginning that are not computed, because what they gave is given.
         """
         if self._running:
             raise BadInput(
@@ -91,6 +100,7 @@ class Runner:
         wanted = [self.sites.site(name) for name in ([capture] if isinstance(capture, str) else capture)]
         positions = None if batch.mask is None else int(batch.mask.shape[1])
         arguments = self.forward.arguments(batch)
+        counted = False
         while True:
             taps = Taps([b for b, _ in blocks], len(batch), positions, grad, self._overwritten, stop_early)
             for site in wanted:
@@ -99,12 +109,24 @@ class Runner:
                 for bound in edits:
                     taps.edit(block, bound)
             output, stopped = self._once(taps, arguments, grad, routed)
+            if not counted:  # a second time is for a site that was found out to be overwritten, once for all
+                share = self._share(wanted, stopped, skipped)
+                self.meter.add(share * len(batch), share * len(batch) if grad else 0.0)
+                counted = True
             if not stopped:
                 taps.check_counts()
             written = frozenset(name for name, got in taps.got.items() if got.overwritten)
             if written <= self._overwritten:
                 return Passed({name: got.value for name, got in taps.got.items()}, output, stopped)
             self._overwritten |= written
+
+    def _share(self, wanted: Sequence[Site], stopped: bool, skipped: int) -> float:
+        """How much of a whole pass one was, in blocks: one that stopped ran up to the last site that was read."""
+        layers = self.sites.layers
+        if not layers:
+            return 1.0
+        reached = layers if not stopped else max((_reach(s, layers) for s in wanted), default=layers)
+        return max(reached - skipped, 0) / layers
 
     def check_finite(self, passed: Passed, batch: Batch) -> None:
         """Refuse NaN and infinity at real positions.
@@ -143,6 +165,15 @@ class Passed:
     values: dict[str, Tensor]
     output: Tensor | None
     stopped: bool
+
+
+def _reach(site: Site, layers: int) -> int:
+    """How many blocks run before a site is met."""
+    if site.kind == "embeddings":
+        return 0
+    if site.layer is None or site.layer >= layers:
+        return layers
+    return site.layer if site.kind == "resid_pre" else site.layer + 1
 
 
 def _check(what: str, value: Tensor, batch: Batch, axis: int) -> None:

@@ -17,7 +17,8 @@ from prosect.model.anatomy import NOT_ROUTED, Anatomy, enter, interior
 from prosect.model.probe import Probe
 from prosect.model.sitemap import Place
 from prosect.model.sites import INTERIOR, KINDS
-from prosect.model.streams import Part, Step, is_norm, steps
+from prosect.model.streams import Part, Step, steps
+from prosect.model.sums import is_norm
 
 PRECISION = {torch.float64: 1e-9, torch.float32: 3e-6}
 """Of the sums that are searched, by dtype; 1e-2 for shorter ones."""

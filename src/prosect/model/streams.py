@@ -1,10 +1,7 @@
-"""What a block adds to its residual stream, found by arithmetic on a recorded pass.
+"""What a block adds to its residual stream: the sums that were found in it, as places and modules.
 
-No name of a family or of a module is looked at. Among the tensors that pass the boundaries of a block's
-modules, those are searched that lead from what enters the block to what leaves it by addition: stream + part =
-next stream, or stream + part + part where the parts are computed side by side. A part may be multiplied by a
-constant on its way, and a norm may lie on the stream after each sum (as in BERT). What adds up on one input by
-chance would not on another: the self-check repeats the sums with other tokens.
+Which tensors add up is found by arithmetic (`sums`); here each sum's parts are traced to the sublayer that made
+them, what that reads, and whether it attends. No name of a family or of a module is looked at.
 """
 
 from __future__ import annotations
@@ -17,9 +14,7 @@ from torch import Tensor, nn
 
 from prosect.model.probe import Probe, mixes
 from prosect.model.sitemap import Place
-
-SIDE_BY_SIDE = 2
-"""Most parts that one sum may take in at once."""
+from prosect.model.sums import Path, Sum, is_norm, path_of
 
 
 @dataclass(frozen=True)
@@ -64,33 +59,6 @@ class Step:
     before: Place | None = None
 
 
-@dataclass
-class _Value:
-    """A distinct tensor of the pass, and every place where it was met, with the place's turn in the pass."""
-
-    vector: Tensor
-    places: list[tuple[Place, int]]
-
-    @property
-    def first(self) -> int:
-        return self.places[0][1]
-
-
-@dataclass(frozen=True)
-class _Sum:
-    """values[start] + Σ factor · values[part] = values[end], of which a norm may make values[normed]."""
-
-    start: int
-    parts: tuple[int, ...]
-    factors: tuple[float, ...]
-    end: int
-    normed: int | None = None
-
-    @property
-    def arrives(self) -> int:
-        return self.end if self.normed is None else self.normed
-
-
 def steps(block: nn.Module, seen: Probe, precision: float = 3e-6) -> list[Step] | str:
     """The sums that lead from a block's input to its output; a sentence where there are none.
 
@@ -99,147 +67,8 @@ def steps(block: nn.Module, seen: Probe, precision: float = 3e-6) -> list[Step] 
         seen: the recorded pass.
         precision: of the sums, relative to the stream.
     """
-    given, gave = seen.input(block), seen.output(block)
-    if given is None or gave is None or given.ndim != 3 or given.shape != gave.shape:
-        return "it is not given and does not give one stream (rows, positions, width)"
-    values, start, end = _values(block, seen, int(given.shape[-1]))
-    if len(values) > 400:
-        return f"too many tensors of the stream's shape pass in it ({len(values)})"
-    if start == end:
-        return "it gives what it is given"
-    matrix = torch.stack([v.vector for v in values])
-    gram = matrix @ matrix.T
-    normed = [way.normed for way in _through_norms(values, _Sum(start, (), (), start))]
-    for begin in (start, *(i for i in normed if i is not None)):
-        for most in range(
-            1, SIDE_BY_SIDE + 1
-        ):  # as fine as it goes: side by side only where one by one fails
-            path = _search(values, gram, begin, end, precision, most, set())
-            if path is not None:
-                return _Description(block, seen, values).steps(path, None if begin == start else begin)
-    return "no tensors at the boundaries of its modules add up to what it adds to the stream"
-
-
-def _values(block: nn.Module, seen: Probe, width: int) -> tuple[list[_Value], int, int]:
-    """Distinct tensors of the stream's shape in a block, and which are its input and its output."""
-    inside = {id(m) for m in block.modules()}
-    values: list[_Value] = []
-    index: dict[bytes, int] = {}
-    ends: dict[str, int] = {}
-    numbers = 0
-    for order, event in enumerate(seen.events):
-        if id(event.module) not in inside or event.value is None or not seen.once(event.module):
-            continue
-        own = event.module is block
-        numbers = event.value.numel() if own and event.side == "in" else numbers
-        if event.value.numel() != numbers or event.value.shape[-1] != width:
-            continue
-        key = event.value.cpu().float().numpy().tobytes()
-        if key not in index:
-            index[key] = len(values)
-            values.append(_Value(event.value.cpu().double().flatten(), []))
-        values[index[key]].places.append((Place(event.module, event.side), order))
-        if own:
-            ends[event.side] = index[key]
-    return values, ends["in"], ends["out"]
-
-
-def _search(
-    values: list[_Value], gram: Tensor, start: int, end: int, precision: float, most: int, dead: set[int]
-) -> list[_Sum] | None:
-    """Sums from ``start`` to ``end``, the nearest first; None if there are none."""
-    for step in _sums(values, gram, start, precision, most):
-        for way in (step, *_through_norms(values, step)):
-            if way.arrives == end:
-                return [way]
-            if way.arrives not in dead:
-                rest = _search(values, gram, way.arrives, end, precision, most, dead)
-                if rest is not None:
-                    return [way, *rest]
-    dead.add(start)
-    return None
-
-
-def _sums(values: list[_Value], gram: Tensor, start: int, precision: float, most: int) -> list[_Sum]:
-    """Every sum that begins at ``start``: nearest ends, factors of 1 and fewest parts first."""
-    found: list[tuple[int, bool, int, float, _Sum]] = []
-    for t, value in enumerate(values):
-        if value.first <= values[start].first:
-            continue
-        # r = values[t] - values[start]; everything below is in terms of inner products
-        size = float(gram[t, t] - 2 * gram[t, start] + gram[start, start])
-        allowed = min(precision**2 * float(gram[t, t]), 1e-6 * size)
-        if size <= 1e-10 * float(gram[t, t]):
-            continue
-        usable = [c for c, v in enumerate(values) if c != start and v.first < value.first and gram[c, c] > 0]
-        for parts, factors, error in _fits(gram, gram[t] - gram[start], size, usable, most):
-            if error <= allowed:
-                scaled = any(f != 1.0 for f in factors)
-                found.append((value.first, scaled, len(parts), error, _Sum(start, parts, factors, t)))
-    return [step for *_, step in sorted(found, key=lambda one: one[:4])]
-
-
-def _fits(
-    gram: Tensor, dots: Tensor, size: float, usable: list[int], most: int
-) -> list[tuple[tuple[int, ...], tuple[float, ...], float]]:
-    """The best ways to write r as a combination of one or two values, with the squared error of each.
-
-    Args:
-        gram: inner products of all values.
-        dots: inner products of r with them.
-        size: of r with itself.
-        usable: which values may take part.
-        most: how many at once.
-    """
-    if not usable:
-        return []
-    of = torch.tensor(usable)
-    b, g = dots[of], gram[of][:, of]
-    norms = g.diagonal()
-    out: list[tuple[tuple[int, ...], tuple[float, ...], float]] = []
-    single = b / norms
-    errors = (size - b * single).abs()
-    for i in errors.argsort()[:3].tolist():
-        out.append(((usable[i],), (_neat(single[i]),), float(errors[i])))
-    if most > 1 and len(usable) > 1:
-        i, j = torch.triu_indices(len(usable), len(usable), 1)
-        det = norms[i] * norms[j] - g[i, j] ** 2
-        sound = det > 1e-8 * norms[i] * norms[j]
-        i, j, det = i[sound], j[sound], det[sound]
-        first = (norms[j] * b[i] - g[i, j] * b[j]) / det
-        second = (norms[i] * b[j] - g[i, j] * b[i]) / det
-        errors = (size - first * b[i] - second * b[j]).abs()
-        for k in errors.argsort()[:3].tolist():
-            pair = (usable[int(i[k])], usable[int(j[k])])
-            out.append((pair, (_neat(first[k]), _neat(second[k])), float(errors[k])))
-    return [one for one in out if all(1e-3 < abs(f) < 1e3 for f in one[1])]
-
-
-def _neat(factor: Tensor) -> float:
-    """A measured constant, without the rounding of what it was measured on."""
-    return float(f"{float(factor):.5g}")
-
-
-def _through_norms(values: list[_Value], step: _Sum) -> list[_Sum]:
-    """The same sum with what norms make of it as the stream that goes on."""
-    out = []
-    for place, order in values[step.end].places:
-        if place.side == "in" and is_norm(place.module):
-            for i, value in enumerate(values):
-                if any(p.module is place.module and p.side == "out" and o > order for p, o in value.places):
-                    out.append(_Sum(step.start, step.parts, step.factors, step.end, i))
-    return out
-
-
-def is_norm(module: nn.Module) -> bool:
-    """Whether a module looks like a norm: no module below it, one gain or more for each number, nothing else.
-
-    Dropout and identities, which have no parameters, are none.
-    """
-    own = list(module.parameters())
-    leaf = not any(True for _ in module.children())
-    flat = bool(own) and all(p.ndim == 1 for p in own)
-    return leaf and (flat or "norm" in type(module).__name__.lower())
+    found = path_of(block, seen, precision)
+    return found if isinstance(found, str) else _Description(block, seen, found).steps()
 
 
 class _Description:
@@ -248,11 +77,11 @@ class _Description:
     Args:
         block: whose sums they are.
         seen: the recorded pass.
-        values: of `_values`.
+        found: the sums, and the values that they are sums of.
     """
 
-    def __init__(self, block: nn.Module, seen: Probe, values: list[_Value]) -> None:
-        self.block, self.seen, self.values = block, seen, values
+    def __init__(self, block: nn.Module, seen: Probe, found: Path) -> None:
+        self.block, self.seen, self.found, self.values = block, seen, found, found.values
         self.paths: dict[int, str] = {id(m): path for path, m in block.named_modules()}
         self.turn: dict[tuple[int, str], int] = {}
         for order, event in enumerate(seen.events):
@@ -260,8 +89,9 @@ class _Description:
                 self.turn[id(event.module), event.side] = order
         self.ran = [m for m in block.modules() if (id(m), "out") in self.turn]
 
-    def steps(self, path: list[_Sum], begin: int | None) -> list[Step]:
-        """Name the parts of a path; ``begin`` is the value it begins at where that is not the block's input."""
+    def steps(self) -> list[Step]:
+        """Name the parts of every sum."""
+        path, begin = self.found.sums, self.found.begin
         root = self._root([self._added(step, i) for step in path for i in range(len(step.parts))])
         kinds: list[str] = []
         out = []
@@ -298,16 +128,16 @@ class _Description:
         a, b = self.paths[id(module)], self.paths[id(outer)]
         return b in ("", a) or a.startswith(f"{b}.")
 
-    def _added(self, step: _Sum, i: int) -> Place:
+    def _added(self, step: Sum, i: int) -> Place:
         """The last place that the part passes before it is added: an output if there is one."""
         before = [(p, o) for p, o in self.values[step.parts[i]].places if o < self._limit(step)]
         outs = [p for p, _ in before if p.side == "out"]
         return outs[-1] if outs else before[-1][0]
 
-    def _limit(self, step: _Sum) -> int:
+    def _limit(self, step: Sum) -> int:
         return self.values[step.end].first
 
-    def _part(self, step: _Sum, i: int, root: nn.Module, before: list[str]) -> Part:
+    def _part(self, step: Sum, i: int, root: nn.Module, before: list[str]) -> Part:
         added = self._added(step, i)
         out = self._before_norm(added)
         core = self._core(out, root)
@@ -451,7 +281,7 @@ class _Description:
             return outs[-1]
         return Place(places[0][0].module, "in", through=True)
 
-    def _norm_input(self, step: _Sum) -> Place | None:
+    def _norm_input(self, step: Sum) -> Place | None:
         for place, _ in self.values[step.end].places:
             made = self._index(place.module, "out") if place.side == "in" else None
             if made is not None and made == step.normed:

@@ -128,6 +128,18 @@ def swept(
     return _Sweep(model, rows, bound, metric, budget_mb, read, kept).run()
 
 
+def expected(
+    model: Model, edits: Sequence[Sequence[Edit]], batch: object, reads: Positions | None = None
+) -> float:
+    """What `swept` would compute, in whole passes of one row, without computing it.
+
+    What an edit puts in does not matter, only where. Arguments and errors are those of `swept`.
+    """
+    rows = model.batch(batch)  # type: ignore[arg-type]
+    bound = [tuple(model.runner.bind(listed, rows)) for listed in edits]
+    return _Sweep(model, rows, bound, lambda output, _: output, 512.0, Reads.of(reads, rows), None).expected()
+
+
 class _Sweep:
     """A sweep under way."""
 
@@ -240,7 +252,7 @@ class _Sweep:
             if runner is None:
                 clean = record(self.model, batch, reads)
                 runner = Packed(self.model, self.model.placing, clean, chunk.start, len(self.batch), reads)
-                self.passes, self.forwards = self.passes + 1, self.forwards + len(chunk)
+                self._spent(len(chunk))
                 control = self._control(chunk, layers, causal)
                 error = (
                     relative(runner.run([control])[0], clean.output[:1])
@@ -248,17 +260,41 @@ class _Sweep:
                     else np.inf
                 )
                 self.control = max(self.control or 0.0, error)
-                self.passes, self.forwards = self.passes + 1, self.forwards + cost.forwards([control])
+                self._spent(cost.forwards([control]))
                 if not error <= bar(self.model):
                     return False
             outputs = runner.run(some)
-            self.passes, self.forwards = self.passes + 1, self.forwards + cost.forwards(some)
+            self._spent(cost.forwards(some))
             self._done(
                 "cone",
                 cells,
                 [self._measured(o, p.number, p.rows) for o, p in zip(outputs, some, strict=True)],
             )
         return True
+
+    def _spent(self, rows: int | float) -> None:
+        """Count a pass over cones, of which the runner knows nothing."""
+        self.passes, self.forwards = self.passes + 1, self.forwards + rows
+        self.model.runner.meter.add(rows)
+
+    def expected(self) -> float:
+        """What `run` would compute, in whole passes of one row."""
+        cones, rest = self._sorted()
+        total = float(sum(self._share(whole.enter_after(self.model, self.bound[n])) for n in rest)) * len(
+            self.batch
+        )
+        if cones:
+            assert self.batch.mask is not None
+            blocks = blocks_in_order(self.model)
+            cost = Cost.of(self.model, blocks, int(self.batch.mask.shape[1]))
+            rows, causal = range(len(self.batch)), self.model.placing.causal
+            parts = (self._part(number, rows, of, len(blocks), causal) for number, of in cones.items())
+            total += len(self.batch) + cost.forwards(parts)
+        return total
+
+    def _share(self, layer: int | None) -> float:
+        """How much of a whole pass is left behind a block."""
+        return 1.0 if layer is None else 1.0 - (layer + 1) / (self.model.n_layers or 1)
 
     def _part(
         self, number: int, rows: range, changes: dict[int, tuple[Change, ...]], layers: int, causal: bool
@@ -307,12 +343,9 @@ class _Sweep:
             if layer is not None and after is None:
                 after = After(layer, self._stream(layer, fit))
             outputs = whole.run(self.model, self.batch, cells, routed, after)
-            share = 1.0 if layer is None else 1.0 - (layer + 1) / (self.model.n_layers or 1)
-            self.passes, self.forwards = (
-                self.passes + 1,
-                self.forwards + share * sum(len(r) for _, r in named),
-            )
-            taken = [self.reads.taken(o, rows) for o, (_, rows) in zip(outputs, named, strict=True)]
+            rows = sum(len(r) for _, r in named)
+            self.passes, self.forwards = self.passes + 1, self.forwards + self._share(layer) * rows
+            taken = [self.reads.taken(o, r) for o, (_, r) in zip(outputs, named, strict=True)]
             self._done(
                 "whole", named, [self._measured(o, *cell) for o, cell in zip(taken, named, strict=True)]
             )

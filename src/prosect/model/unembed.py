@@ -154,7 +154,8 @@ def readout(model: Model) -> Readout:
     if norm is None or head is None or not model.n_layers:
         raise Unsupported(f"reading the stream of {model.name} into logits", "a decoder with an unembedding")
     last = f"resid_post.{model.n_layers - 1}"
-    trace = model.run(model.example, [last])
+    with model.runner.meter.paused():
+        trace = model.run(model.example, [last])
     config: Any = model.module.config
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     cap = getattr(text, "final_logit_softcapping", None)

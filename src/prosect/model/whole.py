@@ -108,7 +108,8 @@ def run(
     with ExitStack() as stack:
         if after is not None and model.blocks is not None:
             stack.enter_context(entered(model.blocks, After(after.layer, after.resid[index])))
-        output = model.runner.go(expanded, blocks, routed=routed).output
+        skipped = 0 if after is None else after.layer + 1
+        output = model.runner.go(expanded, blocks, routed=routed, skipped=skipped).output
     if output is None or output.shape[0] != start:
         raise ShapeMismatch(
             "an output without the rows of the batch", "rows first", "a metric of another model"

@@ -168,13 +168,18 @@ def heat_map(data: HeatMap) -> DrawnMap | str:
         panels=tuple(panels),
         numbered=numbered,
         intervals=ends is not None,
-        turned=not numbered or max(len(h.shown) for h in along[columns]) > 6,
+        turned=not numbered or max(len(h.shown) for h in along[columns]) > _room(len(along[columns])),
         scale=f"{number(largest)} {unit}".rstrip(),
         signed=any("neg" in cell.classes for p in panels for _, row in p.rows for cell in row),
         claimed=int(shown.sum()),
         largest=said,
         left_out=_left_out(shape, top, left, int(claimed.sum() - shown.sum()), outside),
     )
+
+
+def _room(columns: int) -> int:
+    """Characters that a name may have above its column: few columns may be wider than their numbers."""
+    return 16 if columns <= 4 else 6
 
 
 def part(

@@ -7,9 +7,11 @@ follows. They are shown instead of obeyed.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 SPACE, NEWLINE, TAB = "·", "⏎", "→"
+_NEGATIVE = re.compile(r"(?<![\w.)\]-])-(?=\.?\d)")
 _JOINERS = "\u200c\u200d"  # they shape letters and emoji; harmless in prose
 
 
@@ -33,6 +35,11 @@ def prose(text: object, most: int = 600) -> str:
             " " if c in "\n\r\t" else _shown(c) if _hidden(c) and c not in _JOINERS else c for c in out
         )
     return " ".join(out.split())
+
+
+def signed(text: str) -> str:
+    """Numbers below zero with a minus sign instead of a hyphen; a range or a name keeps its own."""
+    return _NEGATIVE.sub("−", text)
 
 
 def code(text: object, most: int = 2000) -> str:

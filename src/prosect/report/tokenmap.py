@@ -10,7 +10,7 @@ from markupsafe import Markup
 from prosect.core.markup import element
 from prosect.core.pictures import TokenMap, TokenValues
 from prosect.report.passages import SHADES, faint, reorders, step
-from prosect.report.text import prose, visible
+from prosect.report.text import prose, signed, visible
 from prosect.report.words import count, number
 
 MOST_TEXTS = 8
@@ -93,7 +93,7 @@ def _text(data: TokenValues, i: int, of: int, largest: float) -> DrawnText:
     return DrawnText(
         line=line,
         source=prose(data.source, 80),
-        note=prose(data.note, 200),
+        note=signed(prose(data.note, 200)),
         largest="; ".join(f"{visible(data.tokens[j], 24)} {number(data.values[j])}" for j in loud),
         left_out=f"tokens {start + 1:,} to {stop:,} of {len(data.tokens):,}, around the largest value"
         if cut

@@ -44,9 +44,11 @@ def open_fold(hypotheses: Sequence[Hypothesis], subject: Subject, fold: str, see
                 order.append((hypothesis.id, plan.name))
     testers: list[Tester] = [TESTS.get(kind)(found, subject, fold) for kind, found in items.items()]
     wanted = tuple(dict.fromkeys(site for tester in testers for site in tester.sites()))
-    with step(
-        f"testing {len(order)} claims on {fold}", subject.source.units[fold], subject.source.unit
-    ) as shown:
+    what = f"testing {len(order)} claims on {fold}"
+    with (
+        subject.metered("validate"),
+        step(what, subject.source.units[fold], subject.source.unit) as shown,
+    ):
         seen: set[int] = set()
         for batch in subject.batches(fold):
             trace = subject.model.run(batch, capture=wanted)

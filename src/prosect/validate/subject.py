@@ -7,6 +7,7 @@ link between inputs and activations (`Subject.null`) breaks it for both.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
@@ -110,6 +111,23 @@ class Subject:
         ):
             name = f"{purpose} {key}"
             self.cost[name] = self.cost.get(name, 0) + amount
+
+    def add(self, purpose: str, rows: int | float, gradients: int | float = 0) -> None:
+        """Count computing, in whole passes of one row, and rows whose gradients were taken."""
+        for key, amount in (("rows computed", rows), ("rows with gradients", gradients)):
+            if amount > 0:
+                name = f"{purpose} {key}"
+                self.cost[name] = self.cost.get(name, 0) + round(amount)
+
+    @contextmanager
+    def metered(self, purpose: str) -> Iterator[None]:
+        """Count what the model computes for as long as the block lasts, whoever runs it."""
+        meter = self.model.runner.meter
+        rows, backward = meter.rows, meter.backward
+        try:
+            yield
+        finally:
+            self.add(purpose, meter.rows - rows, meter.backward - backward)
 
     def decomposition(self, name: str) -> Decomposition:
         """The decomposition of that name.

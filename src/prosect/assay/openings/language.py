@@ -14,6 +14,7 @@ from prosect.assay.studies.flow import FlowStudy
 from prosect.assay.studies.heads import Heads
 from prosect.assay.studies.latents import Latents
 from prosect.assay.studies.lens import LensStudy
+from prosect.assay.studies.probing import Probing
 from prosect.assay.studies.steering import Steering
 from prosect.assay.studies.synthesis import Synthesis
 from prosect.assay.study import Study
@@ -29,7 +30,7 @@ from prosect.store.run import RunFolder
 
 def language(spec: Spec, run: RunFolder) -> Opened:
     """A causal language model from the hub, a folder, or `pylm`, on text."""
-    known = ("latents", "heads", "lens", "flow", "steering", "attribution", "synthesis")
+    known = ("latents", "heads", "lens", "flow", "steering", "attribution", "synthesis", "probing")
     if not set(known).intersection(spec.studies):
         raise BadInput(f"studies {list(spec.studies)} of a language model", f"some of {', '.join(known)}")
     model = opened_model(spec)
@@ -83,6 +84,8 @@ def language(spec: Spec, run: RunFolder) -> Opened:
         studies.append(Steering(spec, run, subject))
     if "synthesis" in spec.studies:
         studies.append(Synthesis(spec, run, subject))
+    if "probing" in spec.studies:
+        studies.append(Probing(spec, run, subject))
     if "attribution" in spec.studies:
         studies.append(AttributionStudy(spec, run, subject))
     opened.studies = studies

@@ -18,10 +18,11 @@ from prosect.assay import plans
 from prosect.assay.explored import vocabulary
 from prosect.assay.spec import Spec
 from prosect.assay.study import Shown
+from prosect.assay.work import Extent, Planned, Work, folds
 from prosect.core.errors import BadInput, TooLittleData, UnknownName
 from prosect.core.exhibits import Exhibit, Figure, FigureTable, SiteCell
 from prosect.core.pictures import TokenMap, TokenValues
-from prosect.core.records import Component, Description, Executable, Hypothesis, Measured, TruthCheck
+from prosect.core.records import Component, Description, Hypothesis, Measured, TruthCheck
 from prosect.core.seeds import Seed
 from prosect.core.verdicts import Verdict
 from prosect.data.batch import Batch
@@ -34,6 +35,10 @@ from prosect.validate.subject import Subject
 from prosect.validate.tester import Illustrations
 
 METHOD = "attribution@1"
+PAIRS = 32
+"""Of a row and a feature, on which a map is held against exact replacement."""
+REHEARSED = 3
+"""Rows that costs are counted on beforehand."""
 SHOWN = 3
 """Maps of each method in the report."""
 
@@ -81,7 +86,20 @@ class AttributionStudy:
                 "at least 2",
                 "more or longer text",
             )
-        kind, site = question.features
+        with self.subject.metered("explore"):
+            maps, agreed = self._maps(rows.to(model.device), question, donors)
+        return {"donors": donors.cpu()}, {
+            "maps": [self._kept(m, question) for m in maps],
+            "explored": [float(np.nanmean(a)) for a in agreed],
+            "rows": len(question.kept),
+            "donors": len(donors),
+            "most": most,
+            "background": maps[0].baseline,
+        }
+
+    def _maps(self, rows: Batch, question: Asked, donors: Tensor) -> tuple[list[Attribution], np.ndarray]:
+        """A map of every row by each method, with its checks; and how well each agrees with patching."""
+        asked, model, (kind, site) = self.spec.attribute, self.subject.model, question.features
         maps = [
             attribute(
                 model,
@@ -92,27 +110,71 @@ class AttributionStudy:
                 site=site,
                 background=question.background(donors),
                 sanity=Randomisation(stages=1, draws=2, rows=len(question.kept), independent=False),
-                pairs=32,
+                pairs=PAIRS,
                 seed=self.seed.integer,
             )
             for name in asked.methods
         ]
-        agreed = MapAgreement.measure(
-            [self._map(name, donors) for name in asked.methods],
+        wanted = [self._map(name, donors) for name in asked.methods]
+        return maps, MapAgreement.measure(wanted, model, rows, self.subject.source)
+
+    def planned(self, parts: Mapping[str, Extent]) -> Planned:
+        """Counted on a few rows, of which maps are made as they will be: what a method runs is its own affair."""
+        asked, model, test, donors = self.spec.attribute, self.subject.model, folds(parts), self._donors()
+        most = donors.shape[1] if self.place == TOKENS else 0
+        rows = self._rows("explore.second", min(REHEARSED, asked.rows), "rows").to(model.device)
+        question = ask(rows, most=most, place=self.place, output=asked.output)
+        many, meter = max(len(question.kept), 1), model.runner.meter
+        length = question.rows.count / many if self.place == TOKENS else 1.0
+        before = meter.rows, meter.backward
+        self._maps(rows, question, donors)
+        middle = meter.rows, meter.backward
+        MapAgreement.measure(
+            [m for name in asked.methods for m in self._wanted(name, donors)],
             model,
-            rows.to(model.device),
+            rows,
             self.subject.source,
         )
-        passes = sum(m.cost.forwards for m in maps) // len(question.kept)
-        self.subject.spend(question.rows, "explore", passes)
-        return {"donors": donors.cpu()}, {
-            "maps": [self._kept(m, question) for m in maps],
-            "explored": [float(np.nanmean(a)) for a in agreed],
-            "rows": len(question.kept),
-            "donors": len(donors),
-            "most": most,
-            "background": maps[0].baseline,
-        }
+        first = [b - a for a, b in zip(before, middle, strict=True)]
+        rest = [b - a for a, b in zip(middle, (meter.rows, meter.backward), strict=True)]
+        pairs = len(donors) * sum(method_of(name, asked.steps).gradient for name in asked.methods)
+        there = int(question.explicand(model).present.sum())
+        each = (
+            first[0] - pairs * min(PAIRS, there)
+        ) / many  # the pairs are as many, however many rows there are
+        explore = each * min(asked.rows, parts["explore"].rows) + pairs * PAIRS
+        return Planned(
+            self.site,
+            (
+                Work(
+                    f"{len(asked.methods)} maps of {asked.rows} rows",
+                    explore,
+                    length,
+                    gradients=first[1] * asked.rows / many,
+                ),
+            ),
+            (
+                Work(
+                    f"{len(asked.methods)} maps of each row",
+                    rest[0] * test.rows / many,
+                    length,
+                    gradients=rest[1] * test.rows / many,
+                ),
+            ),
+        )
+
+    def _wanted(self, name: str, donors: Tensor) -> list[MapAgreement]:
+        """What a claim about one method measures: its map, the same on random weights, and plain orders."""
+        weights = range(1, 1 + self.spec.attribute.networks)
+        return [
+            self._map(name, donors),
+            *(self._map(name, donors, w) for w in weights),
+            *(self._map(p, donors) for p in ("random-order", *self._plain)),
+        ]
+
+    @property
+    def _plain(self) -> tuple[str, ...]:
+        return ("recency", "input-size") if self.place == TOKENS else ("input-size",)
 
     def _donors(self) -> Tensor:
         """Rows to take features from, from the first half of explore: token ids (donors, positions), or inputs."""
@@ -162,8 +224,6 @@ class AttributionStudy:
                 said = f"log-probability of `{words[int(question.targets[row])]}` {said} nats"
             if gap is not None:
                 said += f"; completeness error {gap[row]:.2g}"
-            elif found.promised is None:
-                said += "; this method promises no sum, so no completeness error"
             named = [f"{self.place}[{i}] " if words is None else words[int(ids[i])] for i in at]
             texts.append(
                 TokenValues(
@@ -182,6 +242,7 @@ class AttributionStudy:
             "first order": None if first is None else first.model_dump(mode="json"),
             "first order words": "" if found.first_order is None else found.first_order.words,
             "completeness": None if gap is None else float(gap.max()),
+            "promises": found.promised is not None,
             "notes": list(found.notes),
             "texts": texts,
         }
@@ -202,10 +263,8 @@ class AttributionStudy:
         return Component(decomposition=f"attribution@{self.site}", index=number, reads=(self.site,))
 
     def _claim(self, number: int, name: str, fold: str) -> Hypothesis:
-        def made(which: str, weights: int | None = None) -> Executable:
-            return self._map(which, self.donors, weights).executable(self.subject.shelf)
-
-        plain = ("recency", "input-size") if self.place == TOKENS else ("input-size",)
+        shelf, networks = self.subject.shelf, self.spec.attribute.networks
+        own, *rivals = [m.executable(shelf) for m in self._wanted(name, self.donors)]
         what = "tokens" if self.place == TOKENS else "inputs"
         return Hypothesis(
             round=1,
@@ -213,7 +272,7 @@ class AttributionStudy:
             side="effect",
             description=Description(
                 words=f"{name} orders {what} as replacing them with another row's changes the answer",
-                effect=made(name),
+                effect=own,
             ),
             explainer=METHOD,
             draw="all",
@@ -222,9 +281,9 @@ class AttributionStudy:
                     self.spec,
                     fold,
                     "cluster" if isinstance(self.subject.source, TokenSource) else "input",
-                    random_weights=[made(name, w) for w in range(1, 1 + self.spec.attribute.networks)],
-                    random_order=made("random-order"),
-                    baselines=[(p, made(p)) for p in plain],
+                    random_weights=rivals[:networks],
+                    random_order=rivals[networks],
+                    baselines=list(zip(self._plain, rivals[networks + 1 :], strict=True)),
                 ),
             ),
             scope=self.subject.scope,
@@ -249,8 +308,9 @@ class AttributionStudy:
             TokenMap(
                 title=f"{m['method']} of {asked}",
                 about=(
-                    f"explored rows, drawn at random; {m['value']}; what is absent comes from "
-                    f"{self.seen['donors']} other rows. On random weights: {m['sanity']}"
+                    f"explored rows, drawn at random; {m['value']}"
+                    f"{'' if m['promises'] else ', which promises no sum, so there is no completeness error'}; what is "
+                    f"absent comes from {self.seen['donors']} other rows. On random weights: {m['sanity']}"
                 ),
                 texts=tuple(TokenValues.model_validate(t) for t in m["texts"]),
                 unit="nats" if self.place == TOKENS else "",

@@ -22,6 +22,7 @@ from prosect.assay.untrained import untrained
 from prosect.core.progress import Step, step
 from prosect.core.records import Component, Executable
 from prosect.decompose.streams import ArrayStream
+from prosect.describe.additive import AdditiveTable
 from prosect.describe.examples import token_examples
 from prosect.describe.explained import Explained
 from prosect.describe.explainer import RuleExplainer
@@ -199,8 +200,13 @@ class Causes:
         return out
 
 
-TABLES = {"unigram-table": TokenTable, "position-table": PositionTable, "frequency-table": FrequencyTable}
-"""The plain accounts that a rule must beat."""
+TABLES: dict[str, type[TokenTable] | type[AdditiveTable]] = {
+    "unigram-table": TokenTable,
+    "position-table": PositionTable,
+    "frequency-table": FrequencyTable,
+    "additive-table": AdditiveTable,
+}
+"""The plain accounts that stand beside a rule."""
 
 
 def _json(executable: Executable) -> dict[str, Any]:

@@ -16,8 +16,18 @@ from torch import Tensor
 from prosect.assay import plans
 from prosect.assay.decomposing import fit
 from prosect.assay.spec import Spec
-from prosect.assay.studies.keeping import cause_of, kept, nearest, newest, second_of, to_refine
+from prosect.assay.studies.keeping import (
+    beside,
+    cause_of,
+    kept,
+    nearest,
+    newest,
+    second_of,
+    stood_beside,
+    to_refine,
+)
 from prosect.assay.study import Shown
+from prosect.assay.work import Extent, Planned, Work, fitting
 from prosect.core.exhibits import Exhibit, Figure, FigureTable, InputExample, SiteCell
 from prosect.core.progress import step
 from prosect.core.records import Description, Draw, Hypothesis, Measured, TruthCheck
@@ -80,6 +90,13 @@ class Features:
         self.controls = RandomDirections.from_state(tensors, self.seen["state"])
         self.subject.decompositions[self.controls.name] = self.controls
 
+    def planned(self, parts: Mapping[str, Extent]) -> Planned:
+        """Explore read to fit, and again to describe."""
+        explore, width = parts["explore"], self.subject.model.sites.info(SITE).width or 1
+        flops = fitting(self.spec, width, explore.positions)
+        work = Work("fitting and describing", 2.0 * explore.rows, explore.length, flops=flops)
+        return Planned(SITE, (work,), (), 4 * width * explore.positions)
+
     def _inputs(self, most: int) -> tuple[np.ndarray, np.ndarray, Tensor]:
         """Explored inputs, which are of the second set, and the hidden layer."""
         inputs, hidden, second = [], [], []
@@ -136,6 +153,9 @@ class Features:
                             "quick": kept(quick.explain(y[mixed][::4])),
                             "thorough": kept(thorough.explain(y[mixed])),
                         },
+                        "surrogates": beside(
+                            inputs, y, INPUTS, self.seed.child("surrogate", i), self.subject.shelf
+                        ),
                         "examples": self._examples(inputs, y, second, int(i), more),
                     }
                 )
@@ -225,7 +245,7 @@ class Features:
                 controls=[(self.controls.component(i), cause_of(controls[i][how])) for i in near],
                 shuffled=cause_of(entry["shuffled"][how]),
                 second=second_of(entry[how]),
-                baselines=[],
+                baselines=stood_beside(entry),
             )
             out.append(
                 Hypothesis(

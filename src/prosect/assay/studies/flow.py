@@ -16,6 +16,7 @@ from prosect.assay import plans
 from prosect.assay.explored import thinned, vocabulary
 from prosect.assay.spec import Spec
 from prosect.assay.study import Shown
+from prosect.assay.work import Extent, Planned, Work, cell, folds, sample
 from prosect.core.errors import Unsupported
 from prosect.core.exhibits import Exhibit, SiteCell
 from prosect.core.pictures import HeatMap, TokenMap, TokenValues
@@ -26,6 +27,7 @@ from prosect.data.batch import Batch
 from prosect.describe.flow.agreement import Account, FlowAgreement, last
 from prosect.describe.flow.compare import ACCOUNTS, PAIRS, RULE, compare
 from prosect.describe.flow.heads import Flow, HeadFlow
+from prosect.model.edits import zero
 from prosect.store.run import RunFolder
 from prosect.validate.subject import Subject
 from prosect.validate.tester import Illustrations
@@ -72,16 +74,14 @@ class FlowStudy:
         self.seen = self.run.json_step("flow", {"study": self.name}, self._look)
 
     def _look(self) -> Any:
-        source = self.subject.source
-        batches, _ = thinned(source, self.spec.describe.tokens, self.seed.child("explore"), self.subject.rows)
-        batch = self._rows(batches)
-        found = compare(
-            self.subject.model,
-            batch.to(self.subject.model.device),
-            destinations=last(batch),
-            seed=self.seed.child("compare").integer,
-        )
-        self.subject.spend(batch, "explore", max(1, found.passes // max(len(batch), 1)))
+        batch = self._rows()
+        with self.subject.metered("explore"):
+            found = compare(
+                self.subject.model,
+                batch.to(self.subject.model.device),
+                destinations=last(batch),
+                seed=self.seed.child("compare").integer,
+            )
         drawn = self.seed.child("shown").numpy().permutation(len(found.heads))[:DRAWN]
         return {
             "heads": [_plain(h) for h in found.heads],
@@ -90,8 +90,33 @@ class FlowStudy:
             "maps": [self._map(found, batch, int(i)).model_dump(mode="json") for i in sorted(drawn.tolist())],
         }
 
-    def _rows(self, batches: list[Batch]) -> Batch:
+    def planned(self, parts: Mapping[str, Extent]) -> Planned:
+        """Every source of every head taken out, on explore a random vector as long beside it."""
+        model, batch, test = self.subject.model, self._rows(), folds(parts)
+        few = sample([batch]).to(model.device)
+        at = [[p] for (p,) in last(few)]
+        each = {
+            layer: cell(model, [zero(f"z.{layer}.h0", positions=at)], few, at) / len(few)
+            for layer in self.layers
+        }
+        sources = int(batch.lengths.max())
+        longest = sources * test.length / (batch.count / len(batch))
+
+        def rows(many: int | float, per_head: int | float) -> float:
+            """Of each layer two passes, one without edits, and every cell."""
+            cells = sum(per_head * self.layers[layer] * share for layer, share in each.items())
+            return many * (3 * len(self.layers) + cells)
+
+        return Planned(
+            ", ".join(f"z.{layer}" for layer in self.layers),
+            (Work(f"{len(self.heads)} heads", rows(len(batch), 1 + 2 * sources), batch.count / len(batch)),),
+            (Work(f"{len(self.heads)} heads", rows(test.rows, 1 + longest), test.length),),
+        )
+
+    def _rows(self) -> Batch:
         """So many rows of explored text, drawn at random; those of one position are left out."""
+        source = self.subject.source
+        batches, _ = thinned(source, self.spec.describe.tokens, self.seed.child("explore"), self.subject.rows)
         places = [(b, i) for b in batches for i in range(len(b)) if b.lengths[i] > 1]
         order = self.seed.child("rows").numpy().permutation(len(places))[: self.spec.flow.rows]
         parts = [places[k][0].select([places[k][1]]) for k in sorted(order.tolist())]

@@ -19,6 +19,7 @@ from prosect.assay.explored import thinned, vocabulary
 from prosect.assay.spec import Spec
 from prosect.assay.studies.keeping import kept, second_of
 from prosect.assay.study import Shown
+from prosect.assay.work import Extent, Planned, Work, folds
 from prosect.core.exhibits import AttentionExample, Exhibit, SiteCell
 from prosect.core.progress import step
 from prosect.core.records import Component, Description, Draw, Executable, Hypothesis, TruthCheck
@@ -89,6 +90,15 @@ class Heads:
         tensors, self.seen = self.run.tensor_step("heads", {"seed": self.seed.integer}, self._look)
         for layer in self.layers:
             self.subject.means[f"z.{layer}"] = tensors[f"z.{layer}"].to(self.subject.model.device)
+
+    def planned(self, parts: Mapping[str, Extent]) -> Planned:
+        """A third of what others explore; each head taken out of some rows of a fold."""
+        explore, test = parts["explore"], folds(parts)
+        share = min(1.0, self.spec.describe.tokens / 3 / max(explore.positions, 1))
+        removed = len(self.all) * min(self.spec.validate_.effect_rows, test.rows)
+        looked = Work("looking at heads", explore.rows * share, explore.length)
+        out = Work("heads taken out", removed, test.length)
+        return Planned(f"probs and z of {len(self.layers)} layers", (looked,), (out,))
 
     def _look(self) -> tuple[dict[str, Tensor], Any]:
         batches, second = thinned(

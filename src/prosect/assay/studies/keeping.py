@@ -6,10 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Real
 
 from prosect.core.records import Component, Executable, Side
+from prosect.core.seeds import Seed
 from prosect.core.verdicts import Verdict
+from prosect.describe.attribution.surrogates import KNOTS
 from prosect.describe.explained import Explained
+from prosect.describe.surrogate import surrogates
+from prosect.store.shelf import Shelf
 
 
 def kept(explained: Explained) -> dict[str, Any]:
@@ -30,6 +35,26 @@ def cause_of(entry: Mapping[str, Any]) -> Executable:
 def second_of(entry: Mapping[str, Any]) -> Executable | None:
     """What the second document set alone gave."""
     return None if entry["second"] is None else Executable.model_validate(entry["second"])
+
+
+def beside(
+    values: Real[np.ndarray, "n features"],
+    activation: Float[np.ndarray, " n"],
+    tensor: str,
+    seed: Seed,
+    shelf: Shelf,
+    levels: int = KNOTS,
+) -> dict[str, Any]:
+    """Readable models of the same inputs, fitted to what a description is of: as JSON, by kind."""
+    found = surrogates(values, activation, tensor, seed, levels)
+    return {kind: s.executable(shelf).model_dump(mode="json") for kind, s in found.items()}
+
+
+def stood_beside(entry: Mapping[str, Any]) -> list[tuple[str, bool, Executable]]:
+    """The baselines that `beside` kept: shown, deciding nothing."""
+    return [
+        (f"{kind}-surrogate", False, Executable.model_validate(e)) for kind, e in entry["surrogates"].items()
+    ]
 
 
 def nearest(rates: Sequence[float], rate: float, most: int) -> list[int]:

@@ -18,6 +18,7 @@ from prosect.assay.studies.effects import Effects
 from prosect.assay.studies.keeping import cause_of, nearest, newest, second_of, to_refine
 from prosect.assay.studies.survey import Survey, layer_of
 from prosect.assay.study import Shown
+from prosect.assay.work import Extent, Planned, Work, fitting, folds
 from prosect.core.exhibits import Exhibit, SiteCell, TokenExample
 from prosect.core.records import Component, Description, Draw, Executable, Hypothesis, TruthCheck
 from prosect.core.seeds import Seed
@@ -63,6 +64,28 @@ class Latents:
         self.survey = Survey(self.spec, self.run, self.subject, self.site, self.seed)
         self.causes = Causes(self.survey)
         self.effects = Effects(self.survey)
+
+    def planned(self, parts: Mapping[str, Extent]) -> Planned:
+        """Explore read to fit and again to describe, a third of it by each untrained network; removals on the folds."""
+        asked, explore, test = self.spec.describe, parts["explore"], folds(parts)
+        width = self.subject.model.sites.info(self.site).width or 1
+        removed = asked.effects * (1 + asked.controls) * self.spec.validate_.effect_rows
+        return Planned(
+            self.site,
+            (
+                Work(
+                    "fitting and describing",
+                    explore.rows * (2 + asked.untrained / 3),
+                    explore.length,
+                    flops=fitting(self.spec, width, explore.positions),
+                ),
+            ),
+            (
+                Work("untrained networks", test.rows * asked.untrained, test.length),
+                Work("removals", removed * self.spec.validate_.rounds, test.length),
+            ),
+            4 * width * explore.positions,
+        )
 
     def draft(self, round: int, fold: str, found: Mapping[str, Verdict]) -> list[Hypothesis]:
         """Causes and effects in round 1; afterwards refinements of those that failed."""
@@ -116,6 +139,7 @@ class Latents:
                 ("unigram-table", context, tables["unigram-table"]),
                 ("position-table", not context, tables["position-table"]),
                 ("frequency-table", not context, tables["frequency-table"]),
+                ("additive-table", False, tables["additive-table"]),
             ],
             untrained=_matched(self.causes.untrained, richness, rate, NEAREST),
             second=second_of(rule),

@@ -16,6 +16,7 @@ from prosect.assay import plans
 from prosect.assay.explored import thinned, vocabulary
 from prosect.assay.spec import Spec
 from prosect.assay.study import Shown
+from prosect.assay.work import Extent, Planned, Work, extent, folds
 from prosect.core.exhibits import Exhibit, SiteCell
 from prosect.core.pictures import Curve, LensTable, Reading, Series
 from prosect.core.records import Component, Description, Hypothesis, Measured, TruthCheck
@@ -65,21 +66,15 @@ class LensStudy:
 
     def _look(self) -> tuple[dict[str, Tensor], Any]:
         asked, model = self.spec.lens, self.subject.model
-        batches, second = thinned(
-            self.subject.source, self.spec.describe.tokens, self.seed.child("explore"), self.subject.rows
-        )
-        halves = [
-            [b.to(model.device) for b, s in zip(batches, second, strict=True) if s == half]
-            for half in (False, True)
-        ]
+        halves = [[b.to(model.device) for b in half] for half in self._halves()]
         training = Training(steps=asked.steps, rate=asked.rate, seed=self.seed.child("training").integer)
         workspace = self.run.workspace("lens", {"study": self.name})
         lens = fit(model, halves[0], self.sites, training, workspace / "training.safetensors")
-        found = evaluate(model, lens, halves[1], seed=self.seed.integer, shown=0, top=1)
-        for batch in halves[0]:
-            self.subject.spend(batch, "explore", max(1, asked.steps // max(len(halves[0]), 1)))
-        for batch in halves[1]:
-            self.subject.spend(batch, "explore")
+        # counted and not metered: training that was killed goes on from its checkpoint, and has cost as much
+        self.subject.add("explore", extent(self._steps(halves[0])).rows)
+        with self.subject.metered("explore"):
+            found = evaluate(model, lens, halves[1], seed=self.seed.integer, shown=0, top=1)
+            views = self._drawn(lens, halves[1])
         self.run.discard(workspace)
         tensors = {f"weight.{s}": t.weight.cpu() for s, t in lens.translators.items()}
         tensors |= {f"bias.{s}": t.bias.cpu() for s, t in lens.translators.items()}
@@ -88,8 +83,47 @@ class LensStudy:
             "less": {g.site: g.less.model_dump(mode="json") for g in found.gains},
             "documents": found.n,
             "positions": found.positions,
-            "pictures": [self._table(v).model_dump(mode="json") for v in self._drawn(lens, halves[1])],
+            "pictures": [self._table(v).model_dump(mode="json") for v in views],
         }
+
+    def _halves(self) -> tuple[list[Batch], list[Batch]]:
+        """Batches of the first and of the second document set of explore."""
+        batches, second = thinned(
+            self.subject.source, self.spec.describe.tokens, self.seed.child("explore"), self.subject.rows
+        )
+        first, rest = (
+            [b for b, s in zip(batches, second, strict=True) if s == half] for half in (False, True)
+        )
+        return first, rest
+
+    def _steps(self, batches: list[Batch]) -> list[Batch]:
+        """The batches of all steps of training; those without a scored position are passed over."""
+        some = [b for b in batches if b.count]
+        return [some[i % len(some)] for i in range(self.spec.lens.steps if some else 0)]
+
+    def planned(self, parts: Mapping[str, Extent]) -> Planned:
+        """Training by the step, then every lens read once; each reading takes an unembedding of its own."""
+        model, sites, test = self.subject.model, len(self.sites), folds(parts)
+        first, second = self._halves()
+        steps, read = self._steps(first), extent(second)
+        width = model.d_model or 0
+        each = 2.0 * width * (width + (model.vocab_size or 0))  # one lens at one position
+        positions = sum(min(b.count, Training().positions) for b in steps)
+        train = extent(steps)
+        return Planned(
+            ", ".join(self.sites),
+            (
+                Work(
+                    f"{len(steps)} steps of training",
+                    train.rows,
+                    train.length,
+                    flops=3 * each * positions * sites,
+                ),
+                Work("reading", read.rows + TEXTS, read.length, flops=3 * each * read.positions * sites),
+            ),
+            (Work("reading", test.rows, test.length, flops=3 * each * test.positions * sites),),
+            3 * 4 * sites * width * (width + 1),
+        )
 
     def _drawn(self, lens: TunedLens, batches: list[Batch]) -> list[LensView]:
         """A few windows, drawn at random, read layer by layer."""
@@ -168,8 +202,8 @@ class LensStudy:
                 f"explored: {self.seen['documents']} documents, {self.seen['positions']:,} positions, that the tuned lens "
                 "was not trained on; the control reads a stream turned at random"
             ),
-            along="layer",
-            doses=tuple(float(i) for i in range(len(self.sites))),
+            along="blocks the stream has passed",
+            doses=tuple(float(self._passed(s)) for s in self.sites),
             series=tuple(
                 Series(
                     name=name,
@@ -210,6 +244,11 @@ class LensStudy:
             ),
             limits=("a lens says where a prediction can be read, not what causes it",),
         )
+
+    @staticmethod
+    def _passed(site: str) -> int:
+        kind, layer = site.rsplit(".", 1)
+        return int(layer) + (kind != "resid_pre")
 
     @staticmethod
     def _layer(site: str) -> int:

@@ -15,6 +15,7 @@ import numpy as np
 from prosect.assay import plans
 from prosect.assay.spec import Spec
 from prosect.assay.study import Shown
+from prosect.assay.work import Extent, Planned, Work, folds
 from prosect.core.exhibits import Exhibit, SiteCell
 from prosect.core.pictures import HeatMap
 from prosect.core.records import Component, Description, Draw, Hypothesis, Measured, TruthCheck
@@ -23,9 +24,13 @@ from prosect.core.verdicts import Verdict
 from prosect.data.batch import Batch
 from prosect.data.contrasts import ContrastSource
 from prosect.describe.patched import PatchEffect
+from prosect.model.edits import zero
 from prosect.model.patching import PatchMap, denoising, noising
+from prosect.model.patching.cells import Donor, cell_edit
 from prosect.model.patching.nodes import nodes_of
+from prosect.model.patching.pairs import Pairs
 from prosect.model.patching.scores import RowScores
+from prosect.model.sweep import expected
 from prosect.store.run import RunFolder
 from prosect.validate.subject import Subject
 from prosect.validate.tester import Illustrations
@@ -62,18 +67,18 @@ class Patching:
         (batch,) = self.source.batches("explore", rows=len(self.source.parts["explore"]))
         moved = batch.to(model.device)
         patch = noising if asked.way == "noising" else denoising
-        found: PatchMap = patch(
-            model,
-            moved,
-            self.source.counterfactual(batch).to(model.device),
-            self.source.metric,
-            list(asked.sites),
-            each=asked.each,
-            seed=self.seed.integer,
-            budget_mb=asked.budget_mb,
-            reads=[-1],
-        )
-        self.subject.spend(batch, "explore", round(found.cost.forward))
+        with self.subject.metered("explore"):
+            found: PatchMap = patch(
+                model,
+                moved,
+                self.source.counterfactual(batch).to(model.device),
+                self.source.metric,
+                list(asked.sites),
+                each=asked.each,
+                seed=self.seed.integer,
+                budget_mb=asked.budget_mb,
+                reads=[-1],
+            )
         control = (
             np.full_like(found.effects.mean, np.nan) if found.mismatched is None else found.mismatched.mean
         )
@@ -90,6 +95,41 @@ class Patching:
             "units": len(set(batch.units.tolist())),
             "labels": self._labels(batch),
         }
+
+    def planned(self, parts: Mapping[str, Extent]) -> Planned:
+        """Every place patched twice on explore, once from an unrelated row; on the folds what will be claimed."""
+        asked, model = self.spec.patch, self.subject.model
+        (batch,) = self.source.batches("explore", rows=len(self.source.parts["explore"]))
+        moved = batch.to(model.device)
+        pairs = Pairs.of(model, moved, self.source.counterfactual(batch).to(model.device))
+        nodes, base = nodes_of(model, list(asked.sites), asked.each), pairs.base(asked.way)
+        own = Donor(dict(model.run(base, list(dict.fromkeys(n.site for n in nodes))).values))
+        edits = [cell_edit(n, s, pairs, asked.way, own) for n in nodes for s in pairs.spans("each")]
+        lists = [[e] for e in edits if e is not None]
+        rows, every = len(batch), [e for e in edits if e is not None]
+        first = [[zero("resid_pre.0")]] if "resid_pre.0" in model.sites else []
+        ends = [[], every, every, *first]
+        once, total = (expected(model, [*ends, *lists * n], base, [-1]) for n in (1, 2))
+        each = (total - once) / len(lists)
+        claims, test, length = (
+            min(asked.chosen + asked.random, len(lists)),
+            folds(parts),
+            parts["explore"].length,
+        )
+        held = sum(v.numel() * v.element_size() for v in own.values.values())
+        return Planned(
+            ", ".join(asked.sites),
+            (
+                Work(f"{len(lists)} places, patched twice, and all at once", total, length),
+                Work("both runs, and what they hold", 3.0 * rows, length),
+            ),
+            (
+                Work(
+                    f"{claims} places, patched twice", test.rows * (3 + 2 * claims * each / rows), test.length
+                ),
+            ),
+            2 * held,
+        )
 
     def _labels(self, batch: Batch) -> list[str]:
         """A name for each position: its token, where all rows share it."""

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from prosect.assay import plans
 from prosect.assay.spec import Spec
-from prosect.assay.studies.keeping import cause_of, kept, newest, second_of, to_refine
+from prosect.assay.studies.keeping import beside, cause_of, kept, newest, second_of, stood_beside, to_refine
+from prosect.assay.studies.residues_shown import every_neuron, grid
 from prosect.assay.study import Shown
-from prosect.core.exhibits import Exhibit, Figure, FigureTable, Grid, InputExample, SiteCell
-from prosect.core.proportions import share
+from prosect.assay.work import Extent, Planned, Work, folds
+from prosect.core.exhibits import Exhibit, Grid, InputExample, SiteCell
 from prosect.core.records import Component, Description, Executable, Hypothesis, TruthCheck
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth
@@ -90,6 +91,15 @@ class Residues:
         self.subject.decompositions[self.controls.name] = self.controls
         self.subject.means[SITE] = tensors["means"].to(self.subject.model.device)
 
+    def planned(self, parts: Mapping[str, Extent]) -> Planned:
+        """Explore twice, and once more without each drawn neuron; so are the folds, and the layer is replaced there."""
+        explore, test, drawn = parts["explore"], folds(parts), self.spec.describe.components
+        return Planned(
+            SITE,
+            (Work("describing", explore.rows * (2.0 + drawn), explore.length),),
+            (Work("neurons silenced, the layer replaced", test.rows * (drawn + 3.0), test.length),),
+        )
+
     def _explored(self) -> tuple[np.ndarray, Float[np.ndarray, "n neurons"], np.ndarray, Tensor]:
         """Pairs, activations, which are of the second set, and outputs."""
         pairs, hidden, second, outputs = [], [], [], []
@@ -133,6 +143,19 @@ class Residues:
             "controls": {
                 "state": state,
                 "fits": [kept(explainer.explain(codes[:, i])) for i in range(CONTROLS)],
+            },
+            "surrogates": {
+                str(j): {
+                    "surrogates": beside(
+                        pairs,
+                        hidden[:, j],
+                        "pairs",
+                        self.seed.child("surrogate", j),
+                        self.subject.shelf,
+                        self.p,
+                    )
+                }
+                for j in drawn
             },
             "drawn": drawn,
             "examples": {str(j): self._examples(pairs, hidden[:, j], second, j, fits[j]) for j in drawn},
@@ -232,7 +255,10 @@ class Residues:
             controls=[(self.controls.component(i), cause_of(f)) for i, f in enumerate(fits)],
             shuffled=cause_of(self.seen["shuffled"][str(j)]),
             second=second_of(own),
-            baselines=[("polynomial", True, Executable.model_validate(self.seen["polynomials"][j]))],
+            baselines=[
+                ("polynomial", True, Executable.model_validate(self.seen["polynomials"][j])),
+                *stood_beside(self.seen["surrogates"][str(j)]),
+            ],
             firing=False,
         )
         return Hypothesis(
@@ -331,8 +357,8 @@ class Residues:
                     grid=Grid(
                         rows="a",
                         columns="b",
-                        measured=_grid(hidden[:, j], self.p),
-                        predicted=_grid(formula.at(everything.numpy()), self.p),
+                        measured=grid(hidden[:, j], self.p),
+                        predicted=grid(formula.at(everything.numpy()), self.p),
                     ),
                     facts={
                         "described": self.seen["neurons"][j]["found"],
@@ -342,7 +368,7 @@ class Residues:
                     units_drawn=self.seen["examples"][str(j)]["population"],
                 )
             )
-        table = self._table()
+        table = every_neuron(self.name, self.seen["neurons"], self.truth)
         cell = SiteCell(
             layer=-1,
             place=f"neurons of {self.name}",
@@ -369,37 +395,3 @@ class Residues:
             batch = Batch({"pairs": some}, None, tuple(Row(i) for i in range(len(some))))
             out.append(self.subject.model.run(batch, capture=(SITE,))[SITE].cpu().double().numpy())
         return np.concatenate(out)
-
-    def _table(self) -> FigureTable:
-        found = sum(n["found"] for n in self.seen["neurons"])
-        total = len(self.seen["neurons"])
-        rows = [Figure(name="neurons with a single frequency on explore", measured=share(found, total))]
-        if self.truth is not None and self.truth.variables:
-            right = wrong = 0
-            for v in self.truth.variables:
-                if v.kind != "trigonometric":
-                    continue
-                said = self.seen["neurons"][v.index]
-                ok = (
-                    said["found"]
-                    and said["description"]["cause"]["parameters"]["k"] == v.parameters["frequency"]
-                )
-                right, wrong = right + ok, wrong + (not ok)
-            rows.append(
-                Figure(name="planted frequencies that were found", measured=share(right, right + wrong))
-            )
-            decoys = [v.index for v in self.truth.variables if v.kind != "trigonometric"]
-            fooled = sum(self.seen["neurons"][i]["found"] for i in decoys)
-            rows.append(
-                Figure(name="decoys that were given a frequency", measured=share(fooled, len(decoys)))
-            )
-        return FigureTable(
-            title=f"Every neuron of {self.name}",
-            about="explained on explore; what is claimed of the drawn ones was tested",
-            rows=tuple(rows),
-        )
-
-
-def _grid(values: np.ndarray, p: int) -> tuple[tuple[float, ...], ...]:
-    table = values.reshape(p, p)
-    return tuple(tuple(round(float(x), 4) for x in row) for row in table)

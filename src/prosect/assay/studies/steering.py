@@ -19,6 +19,7 @@ from prosect.assay import plans
 from prosect.assay.explored import thinned, vocabulary
 from prosect.assay.spec import Spec
 from prosect.assay.study import Shown
+from prosect.assay.work import Extent, Planned, Work, cell, extent, folds, sample
 from prosect.core.errors import BadInput
 from prosect.core.exhibits import Exhibit, SiteCell
 from prosect.core.pictures import Curve, Series
@@ -31,6 +32,7 @@ from prosect.decompose.keep import load_decomposition
 from prosect.describe.direction import Before, Vector, as_long_as
 from prosect.describe.dose import dose_curve
 from prosect.describe.steered import SteerEffect, log_probability
+from prosect.model import steer
 from prosect.store.run import RunFolder
 from prosect.validate.subject import Subject
 from prosect.validate.tester import Illustrations
@@ -76,29 +78,19 @@ class Steering:
 
     def _look(self) -> tuple[dict[str, Tensor], Any]:
         model = self.subject.model
-        batches, second = thinned(
-            self.subject.source, self.spec.describe.tokens, self.seed.child("explore"), self.subject.rows
-        )
-        halves = [
-            [b.to(model.device) for b, s in zip(batches, second, strict=True) if s == half]
-            for half in (False, True)
-        ]
-        direction, counts = self._direction(halves[0])
-        few = halves[1][: max(1, self.spec.steer.rows // self.subject.rows)]
-        batch = Batch.joined(few)
-        curve = dose_curve(
-            model,
-            batch,
-            self.site,
-            direction,
-            log_probability(self.token),
-            self.spec.steer.strengths,
-            controls=self.spec.steer.controls,
-            seed=self.seed.integer,
-        )
-        self.subject.spend(
-            batch, "explore", 2 * (1 + self.spec.steer.controls) * len(self.spec.steer.strengths)
-        )
+        first, few = ([b.to(model.device) for b in half] for half in self._halves())
+        with self.subject.metered("explore"):
+            direction, counts = self._direction(first)
+            curve = dose_curve(
+                model,
+                Batch.joined(few),
+                self.site,
+                direction,
+                log_probability(self.token),
+                self.spec.steer.strengths,
+                controls=self.spec.steer.controls,
+                seed=self.seed.integer,
+            )
         return {"direction": direction.cpu().float()}, {
             "before": counts[0],
             "elsewhere": counts[1],
@@ -118,12 +110,43 @@ class Steering:
             ],
         }
 
+    def _halves(self) -> tuple[list[Batch], list[Batch]]:
+        """Batches of the first document set of explore, and as many of the second as the curve is read on."""
+        batches, second = thinned(
+            self.subject.source, self.spec.describe.tokens, self.seed.child("explore"), self.subject.rows
+        )
+        first, rest = (
+            [b for b, s in zip(batches, second, strict=True) if s == half] for half in (False, True)
+        )
+        return first, rest[: max(1, self.spec.steer.rows // self.subject.rows)]
+
+    def planned(self, parts: Mapping[str, Extent]) -> Planned:
+        """A pass for the direction; every dose of it and of the controls, on explore once more for the side effect."""
+        model, asked, test = self.subject.model, self.spec.steer, folds(parts)
+        first, few = map(extent, self._halves())
+        doses = len({s for s in asked.strengths if s}) * (1 + asked.controls)
+        batch = sample(self._halves()[1]).to(model.device)
+        width = model.sites.info(self.site).width or 1
+        each = cell(model, [steer(self.site, torch.ones(width, device=model.device))], batch) / len(batch)
+        return Planned(
+            self.site,
+            (
+                Work("the direction", first.rows * (1.0 if self._layer < 0 else self._share), first.length),
+                Work(f"{doses} doses, twice", few.rows * (4 + 2 * doses * each), few.length),
+            ),
+            (Work(f"{doses} doses", test.rows * (1 + doses * each), test.length),),
+        )
+
+    @property
+    def _share(self) -> float:
+        """How much of a pass there is up to the site."""
+        return (self._layer + 1) / (self.subject.model.n_layers or 1)
+
     def _direction(self, batches: list[Batch]) -> tuple[Float[Tensor, " width"], tuple[int, int]]:
         """As the spec asks, from the stream where the token comes next and elsewhere."""
         found = Before(self.seed.child("direction"))
         for batch in batches:
             x = self.subject.model.run(batch, [self.site], stop_early=True)[self.site]
-            self.subject.spend(batch, "explore")
             ids, scored = batch.tensors["input_ids"], batch.scored
             assert scored is not None  # text has positions
             follows = torch.zeros_like(scored)

@@ -16,6 +16,7 @@ from prosect.assay.explored import thinned, vocabulary
 from prosect.assay.spec import Spec
 from prosect.assay.studies.searched import found_table, limits_of, string_map
 from prosect.assay.study import Shown
+from prosect.assay.work import Extent, Planned, Work, extent, folds
 from prosect.core.errors import BadInput, Unsupported
 from prosect.core.exhibits import Exhibit, SiteCell
 from prosect.core.records import Component, Description, Executable, Hypothesis, TruthCheck
@@ -26,7 +27,7 @@ from prosect.data.batch import Batch
 from prosect.data.tokens import TokenSource
 from prosect.describe.synthesis.contexts import OnText, on_text, over
 from prosect.describe.synthesis.strings import RandomString, StringActivation
-from prosect.describe.synthesis.tokens import Tokens, synthesise_tokens
+from prosect.describe.synthesis.tokens import NEED_DRAWS, STARTS, Tokens, synthesise_tokens
 from prosect.describe.synthesis.unit import Unit
 from prosect.store.run import RunFolder
 from prosect.validate.subject import Subject
@@ -91,16 +92,50 @@ class Synthesis:
             self.subject.source, self.spec.describe.tokens, self.seed.child("explore"), self.subject.rows
         )
         units = [Unit(self.site, i) for i in self.units]
-        text = on_text(model, units, batches, asked.length)
-        for batch in batches:
-            self.subject.spend(batch, "explore")
+        with self.subject.metered("explore"):
+            text = on_text(model, units, batches, asked.length)
         prefix, barred = _lead(batches), sorted({*self.words.specials, *_lead(batches)})
         vocabulary = min(model.vocab_size or 0, len(self.words.strings))
         allowed = tuple(t for t in range(vocabulary) if t not in set(barred))
-        entries = [
-            self._search(unit, there, prefix, allowed) for unit, there in zip(units, text, strict=True)
-        ]
+        with self.subject.metered("search"):
+            entries = [
+                self._search(unit, there, prefix, allowed) for unit, there in zip(units, text, strict=True)
+            ]
         return {"entries": entries, "prefix": prefix, "barred": barred, "vocabulary": vocabulary}
+
+    def planned(self, parts: Mapping[str, Extent]) -> Planned:
+        """Explored text read once; then so many strings for each search, which may end sooner."""
+        asked, test, many = self.spec.synthesise, folds(parts), len(self.units)
+        batches, _ = thinned(
+            self.subject.source, self.spec.describe.tokens, self.seed.child("explore"), self.subject.rows
+        )
+        read, length = extent(batches), len(_lead(batches)) + asked.length
+        searches, layers = many * asked.seeds, self.subject.model.n_layers or 0
+        share = 1.0 if self.info.layer is None or not layers else (self.info.layer + 1) / layers
+        strings = max(asked.budget, 2 * STARTS) + NEED_DRAWS * asked.length
+        shown = asked.seeds + RANDOM_SHOWN
+        runs = 2 + 2 * many  # the text as it is, with every string and example in it, and with random ones
+        return Planned(
+            self.site,
+            (
+                Work("explored text", read.rows * share, read.length),
+                Work(
+                    f"{searches} searches of at most {strings:,} strings",
+                    (searches * (strings + asked.steps) + many * shown) * share,
+                    length,
+                    gradients=searches * asked.steps * share,
+                ),
+            ),
+            (
+                Work("strings in text", test.rows * runs * share, test.length),
+                Work(
+                    "strings alone",
+                    (test.rows + 2 * many * -(-test.rows // self.subject.rows)) * share,
+                    length,
+                ),
+            ),
+            most=True,
+        )
 
     def _search(
         self, unit: Unit, there: OnText, prefix: tuple[int, ...], allowed: tuple[int, ...]
@@ -118,10 +153,6 @@ class Synthesis:
             seed=self.seed.child("search", index).integer,
         )
         found = synthesise_tokens(model, unit, how)
-        run = sum(one.sequences for one in found.seeds)
-        for key, amount in (("rows", run), ("positions", run * (len(prefix) + asked.length))):
-            name = f"search {key}"
-            self.subject.cost[name] = self.subject.cost.get(name, 0) + amount
         drawn = self.seed.child("shown", index).numpy().choice(allowed, (RANDOM_SHOWN, asked.length)).tolist()
         strings = [list(one.tokens) for one in found.seeds]
         values = over(model, unit, [*strings, *drawn], prefix)

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from prosect.core.canonical import digest_tensor
 from prosect.core.errors import BadInput, UnknownName
-from prosect.core.records import Executable
 from prosect.core.seeds import Seed
 from prosect.data.batch import Batch
 from prosect.data.source import Source
@@ -30,9 +29,8 @@ from prosect.describe.attribution.randomise import randomised
 from prosect.describe.attribution.ranks import spearman
 from prosect.describe.attribution.reference import Reference, reference
 from prosect.describe.attribution.replacing import one_by_one
-from prosect.describe.executables import parameters_of, reading
+from prosect.describe.executables import Stored
 from prosect.model import Model
-from prosect.store.shelf import Shelf
 
 MAPS = tuple(m for m in METHODS if m != "gradcam")  # whose features are cells of a layer
 PLAIN = ("random-order", "recency", "input-size")
@@ -40,7 +38,7 @@ PLAIN = ("random-order", "recency", "input-size")
 
 
 @dataclass(frozen=True, eq=False)
-class MapAgreement:
+class MapAgreement(Stored):
     """Spearman's correlation over a row's features of a map's absolute values with the effects of replacing them.
 
     The effect of a feature is the root mean square, over the donors, of what the metric changes by when the
@@ -64,7 +62,6 @@ class MapAgreement:
     weights: int | None = None
 
     kind = "map-agreement"
-    version = 1
 
     def __post_init__(self) -> None:
         if self.map not in (*MAPS, *PLAIN):
@@ -76,28 +73,6 @@ class MapAgreement:
             )
         if self.map == "recency" and self.place != TOKENS:
             raise BadInput(f"recency of {self.place}", "recency of tokens: numbers have no order")
-
-    @classmethod
-    def of(cls, executable: Executable, shelf: Shelf) -> MapAgreement:
-        """What an executable stores.
-
-        Raises:
-            BadInput: it is of another kind, or malformed; the donors are not there.
-            NewerSchema: a later prosect wrote it.
-        """
-        parameters = parameters_of(executable, cls.kind, cls.version)
-        with reading(cls.kind):
-            return cls(donors=shelf.get(executable.tensors["donors"]), **parameters)
-
-    def executable(self, shelf: Shelf) -> Executable:
-        """As stored; the donors go on the shelf."""
-        named = {k: v for k, v in vars(self).items() if k != "donors"}
-        return Executable(
-            kind=self.kind,
-            version=self.version,
-            parameters=named,
-            tensors={"donors": shelf.put(self.donors)},
-        )
 
     @classmethod
     def measure(

@@ -116,7 +116,7 @@ class Additive:
     """
 
     intercept: float
-    bases: tuple[Callable[[np.ndarray], np.ndarray], ...]
+    bases: tuple[Basis, ...]
     weights: tuple[np.ndarray, ...]
     centre: tuple[np.ndarray, ...]
     kind: str = "additive"
@@ -169,11 +169,16 @@ def fit_tree(x: Float[np.ndarray, "n features"], y: Float[np.ndarray, " n"], see
     return Tree(made, int(made.get_n_leaves()))
 
 
-def fit_additive(x: Float[np.ndarray, "n features"], y: Float[np.ndarray, " n"], seed: Seed) -> Additive:
-    """Penalised least squares on all features' bases at once; the penalty is chosen by leaving one row out."""
+def fit_additive(
+    x: Float[np.ndarray, "n features"], y: Float[np.ndarray, " n"], seed: Seed, levels: int = KNOTS
+) -> Additive:
+    """Penalised least squares on all features' bases at once; the penalty is chosen by leaving one row out.
+
+    A feature of at most ``levels`` values gets a number for each of them, any other a spline.
+    """
     from sklearn.linear_model import RidgeCV
 
-    bases = tuple(_basis(x[:, i]) for i in range(x.shape[1]))
+    bases = tuple(_basis(x[:, i], levels) for i in range(x.shape[1]))
     columns = [basis(x[:, i]) for i, basis in enumerate(bases)]
     centre = tuple(c.mean(axis=0) for c in columns)
     design = np.concatenate([c - m for c, m in zip(columns, centre, strict=True)], axis=1)
@@ -182,11 +187,41 @@ def fit_additive(x: Float[np.ndarray, "n features"], y: Float[np.ndarray, " n"],
     return Additive(float(y.mean()), bases, tuple(np.split(fitted.coef_, cuts)), centre)
 
 
-def _basis(values: Float[np.ndarray, " n"]) -> Callable[[np.ndarray], np.ndarray]:
+@dataclass(frozen=True, eq=False)
+class Levels:
+    """A function for each of a few values: 1 where the feature is nearest to it.
+
+    Attributes:
+        edges: between neighbours, as many as there are values less one.
+    """
+
+    edges: Float[np.ndarray, " edges"]
+
+    def __call__(self, v: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n levels"]:
+        return np.asarray(np.eye(len(self.edges) + 1)[np.searchsorted(self.edges, v)])
+
+
+@dataclass(frozen=True, eq=False)
+class Splines:
+    """Cubic B-splines, straight beyond the values that were fitted.
+
+    Attributes:
+        made: scikit-learn's.
+    """
+
+    made: Any
+
+    def __call__(self, v: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n splines"]:
+        return np.asarray(self.made.transform(v[:, None]))
+
+
+Basis = Levels | Splines
+
+
+def _basis(values: Float[np.ndarray, " n"], levels: int) -> Basis:
     known = np.unique(values)
-    if len(known) <= KNOTS:
-        middle = (known[1:] + known[:-1]) / 2
-        return lambda v: np.eye(len(known))[np.searchsorted(middle, v)]  # the nearest value that was seen
+    if len(known) <= levels:
+        return Levels((known[1:] + known[:-1]) / 2)
     from sklearn.preprocessing import SplineTransformer
 
     spline = SplineTransformer(n_knots=KNOTS, degree=3, knots="quantile", extrapolation="linear")
@@ -195,7 +230,7 @@ def _basis(values: Float[np.ndarray, " n"]) -> Callable[[np.ndarray], np.ndarray
     except ValueError:  # quantiles that coincide
         spline = SplineTransformer(n_knots=KNOTS, degree=3, knots="uniform", extrapolation="linear")
         spline.fit(values[:, None])
-    return lambda v: np.asarray(spline.transform(v[:, None]))
+    return Splines(spline)
 
 
 KINDS: dict[str, Callable[[np.ndarray, np.ndarray, Seed], Surrogate]] = {
@@ -210,6 +245,7 @@ def fit(
     x: np.ndarray,
     y: np.ndarray,
     seed: Seed,
+    levels: int = KNOTS,
 ) -> Surrogate:
     """Fit a readable model to numbers.
 
@@ -218,6 +254,7 @@ def fit(
         x: (n, features).
         y: (n,).
         seed: of folds and ties.
+        levels: an additive model has a number for each value of a feature that takes at most so many.
 
     Raises:
         UnknownName: no such kind.
@@ -233,4 +270,5 @@ def fit(
         raise TooLittleData(f"{len(y)} rows to fit a {kind} surrogate to", "at least 10")
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise NotFinite("NaN or infinity among the rows", "finite numbers")
-    return KINDS[kind](np.asarray(x, dtype=float), np.asarray(y, dtype=float), seed)
+    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    return fit_additive(x, y, seed, levels) if kind == "additive" else KINDS[kind](x, y, seed)

@@ -10,17 +10,15 @@ import numpy as np
 from jaxtyping import Float
 
 from prosect.core.errors import BadInput
-from prosect.core.records import Executable
 from prosect.core.seeds import Seed
 from prosect.data.batch import Batch
 from prosect.data.source import Source
-from prosect.describe.executables import parameters_of, reading
+from prosect.describe.executables import Stored
 from prosect.describe.flow.cut import cut
 from prosect.describe.flow.moved import Layer, destinations_of, look
 from prosect.describe.flow.ranks import correlation, ranks
 from prosect.model import Model
 from prosect.model.sites import parse
-from prosect.store.shelf import Shelf
 
 Account = Literal["pattern", "flow", "nearness"]
 BUDGET = 256.0
@@ -28,7 +26,7 @@ BUDGET = 256.0
 
 
 @dataclass(frozen=True)
-class FlowAgreement:
+class FlowAgreement(Stored):
     """Rank correlation, over the sources of a row's last position, of an account with what taking each source out does
     to the prediction there.
 
@@ -46,7 +44,6 @@ class FlowAgreement:
     told_by: str = ""
 
     kind = "flow-agreement"
-    version = 1
 
     def __post_init__(self) -> None:
         if self.account not in get_args(Account):
@@ -54,23 +51,6 @@ class FlowAgreement:
         layer, _ = place(self.head)
         if self.told_by and place(self.told_by)[0] != layer:
             raise BadInput(f"{self.told_by} for {self.head}", "a head of the same layer")
-
-    @classmethod
-    def of(cls, executable: Executable, shelf: Shelf) -> FlowAgreement:
-        """What an executable stores.
-
-        Raises:
-            BadInput: it is of another kind, or malformed.
-            NewerSchema: a later prosect wrote it.
-        """
-        parameters = parameters_of(executable, cls.kind, cls.version)
-        with reading(cls.kind):
-            return cls(**parameters)
-
-    def executable(self) -> Executable:
-        """As stored."""
-        parameters = {"head": self.head, "account": self.account, "told_by": self.told_by}
-        return Executable(kind=self.kind, version=self.version, parameters=parameters)
 
     @classmethod
     def measure(

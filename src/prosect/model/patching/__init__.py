@@ -13,12 +13,14 @@ from prosect.model.patching.optimal import OptimalAblation, divergence, optimal_
 from prosect.model.patching.pairs import Pairs
 from prosect.model.patching.paths import PathEffects, edge_effects, path_patching
 from prosect.model.patching.scores import Cost, RowScores
+from prosect.model.patching.scrubbing import Meaning, Scrubbed, scrub
 
 __all__ = [
     "AtpMap",
     "Candidate",
     "Cost",
     "JointEffects",
+    "Meaning",
     "Mediation",
     "OptimalAblation",
     "Pairs",
@@ -27,6 +29,7 @@ __all__ = [
     "PathEffects",
     "ReEstimated",
     "RowScores",
+    "Scrubbed",
     "attribution_patching",
     "by_row",
     "denoising",
@@ -39,4 +42,5 @@ __all__ = [
     "optimal_ablation",
     "path_patching",
     "re_estimate",
+    "scrub",
 ]

@@ -96,7 +96,8 @@ def nodes_of(model: Model, sites: str | Sequence[str], each: Each = "site") -> t
     """
     out: list[Node] = []
     for name in [sites] if isinstance(sites, str) else sites:
-        layered = name in KINDS and KINDS[name].layered
+        kind = name in KINDS and KINDS[name].layered
+        layered = kind and name not in model.sites.names()  # a module of the user's may be called v
         served = [s for s in model.sites.names() if s.rpartition(".")[0] == name] if layered else [name]
         if not served:
             raise Unsupported(f"sites {name!r} in {model.name}", "a kind of site that the model has")
