@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from prosect.decompose.kernels import Picks, decode, picked
+from prosect.decompose.ranks.dealt import ALONE, Ranks
 
 
 def auxiliary_loss(
@@ -18,6 +19,7 @@ def auxiliary_loss(
     decoder: Float[Tensor, "latents d"],
     dead: Int[Tensor, " dead"],
     count: int,
+    ranks: Ranks = ALONE,
 ) -> Float[Tensor, ""]:
     """How much of what is not explained the dead latents leave, had they fired: AuxK.
 
@@ -33,13 +35,14 @@ def auxiliary_loss(
         encoder: rows of latents.
         bias: of latents.
         decoder: rows of latents.
-        dead: which latents are dead; at least one.
-        count: how many of them may take part at each position.
+        dead: which latents are dead; at least one on some rank.
+        count: how many of them may take part at each position, no more than are dead on all ranks.
+        ranks: what the work is dealt to.
     """
     target = residual.detach()
-    best = pre[:, dead].topk(min(count, len(dead)), dim=1, sorted=False).indices
-    picks = Picks.fixed(dead[best], len(encoder))
+    best = ranks.largest(pre[:, dead], count)
+    picks = Picks(best.rows, dead[best.latents], len(x), len(encoder))
     codes = torch.relu(picked(picks, pre, encoder, bias, x))
-    missed = target - decode(picks, codes, decoder)
-    spread = (target - target.mean(dim=0)).square().sum()
+    missed = target - ranks.whole(decode(picks, codes, decoder))
+    spread = ranks.mean((target - ranks.mean(target.mean(dim=0))).square().sum())
     return missed.square().sum() / spread.clamp_min(torch.finfo(spread.dtype).tiny)

@@ -101,17 +101,31 @@ def largest(pre: Float[Tensor, "n latents"], k: int) -> Int[Tensor, "n k"]:
     """Where the k largest entries of each row are; exact, and faster than topk alone on wide rows.
 
     Columns are dealt into groups of `GROUP`. An entry among the k largest is at most its group's maximum,
-    so it lies in one of the k groups with the largest maxima, and topk need only look there.
+    so it lies in one of the k groups with the largest maxima, and topk need only look there. Of equal
+    positive entries the first are taken, so that the choice is one that several processes can agree on: one
+    entry more than is wanted shows in which rows there is such a choice.
     """
     n, latents = pre.shape
+    if k >= latents:
+        return torch.arange(latents, device=pre.device).expand(n, latents)
     groups = latents // GROUP
     if latents % GROUP or groups < 2 * k:
-        return pre.topk(k, dim=1, sorted=False).indices
-    dealt = pre.view(n, GROUP, groups)  # group j holds columns j, j + groups, j + 2 groups ...
-    chosen = dealt.amax(dim=1).topk(k, dim=1, sorted=False).indices
-    candidates = dealt.gather(2, chosen[:, None, :].expand(n, GROUP, k)).reshape(n, GROUP * k)
-    best = candidates.topk(k, dim=1, sorted=False).indices
-    return best // k * groups + chosen.gather(1, best % k)
+        values, best = pre.topk(k + 1, dim=1)
+        least, out = values[:, k - 1], best[:, :k]
+        tied = values[:, k] == least
+    else:
+        dealt = pre.view(n, GROUP, groups)  # group j holds columns j, j + groups, j + 2 groups ...
+        maxima, chosen = dealt.amax(dim=1).topk(k + 1, dim=1)
+        chosen = chosen[:, :k]
+        candidates = dealt.gather(2, chosen[:, None, :].expand(n, GROUP, k)).reshape(n, GROUP * k)
+        values, best = candidates.topk(k + 1, dim=1)
+        least, best = values[:, k - 1], best[:, :k]
+        out = best // k * groups + chosen.gather(1, best % k)
+        tied = (values[:, k] == least) | (maxima[:, k] == least)
+    tied &= least > 0
+    if bool(tied.any()):
+        out[tied] = pre[tied].sort(dim=1, descending=True, stable=True).indices[:, :k]
+    return out
 
 
 SCREEN = 128
@@ -122,7 +136,8 @@ def largest_of_all(x: Float[Tensor, "n width"], count: int) -> Int[Tensor, " cou
     """Where the ``count`` largest entries of a whole array are, in the array laid flat, ascending; exact.
 
     The array is dealt into groups. The count-th largest of the groups' maxima is an entry that count - 1
-    others reach, so no entry below it can be among the largest, and few remain to be sorted.
+    others reach, so no entry below it can be among the largest, and few remain to be looked at. Of equal
+    entries the first are taken.
     """
     flat = x.reshape(-1)
     group = SCREEN
@@ -135,8 +150,12 @@ def largest_of_all(x: Float[Tensor, "n width"], count: int) -> Int[Tensor, " cou
         candidates = (flat >= floor).nonzero().squeeze(1)
     if len(candidates) < count:  # too few to screen, or NaN among them
         candidates = torch.arange(len(flat), device=flat.device)
-    chosen = flat[candidates].topk(count, sorted=False).indices
-    return candidates[chosen].sort().values
+    values = flat[candidates].nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    last = values.topk(count, sorted=False).values.min()
+    above = values > last
+    tied = (values == last).nonzero().squeeze(1)[: count - int(above.sum())]
+    above[tied] = True
+    return candidates[above]
 
 
 SPARSITIES: dict[str, type[Sparsity]] = {"topk": TopK, "threshold": Threshold, "pursuit": Pursuit}

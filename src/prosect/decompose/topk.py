@@ -12,7 +12,8 @@ from torch import Tensor
 
 from prosect.decompose.kernels import Picks, decode
 from prosect.decompose.objective import Objective, Outcome, Step, require
-from prosect.decompose.sparsity import Sparsity, Threshold, TopK, largest, largest_of_all
+from prosect.decompose.ranks.dealt import ALONE, Ranks
+from prosect.decompose.sparsity import Sparsity, Threshold, TopK
 
 SHARES = (1 / 32, 3 / 32, 7 / 32, 15 / 32, 1.0)
 """Prefixes of Matryoshka unless told otherwise: groups of 1/32, 1/16, 1/8, 1/4 and the rest of the latents."""
@@ -42,9 +43,11 @@ class EachTopK(Objective):
         """k."""
         return float(self.k)
 
-    def select(self, pre: Float[Tensor, "n latents"], learned: Mapping[str, Tensor]) -> Picks:
+    def select(
+        self, pre: Float[Tensor, "n latents"], learned: Mapping[str, Tensor], ranks: Ranks = ALONE
+    ) -> Picks:
         """The k largest of each row."""
-        return Picks.fixed(largest(pre, self.k), pre.shape[1])
+        return ranks.largest(pre, self.k)
 
 
 @dataclass(frozen=True)
@@ -78,10 +81,12 @@ class BatchTopK(Objective):
         """Raises BadInput unless 1 ≤ k ≤ latents."""
         TopK(self.k).check(latents)
 
-    def select(self, pre: Float[Tensor, "n latents"], learned: Mapping[str, Tensor]) -> Picks:
+    def select(
+        self, pre: Float[Tensor, "n latents"], learned: Mapping[str, Tensor], ranks: Ranks = ALONE
+    ) -> Picks:
         """The k · n largest of all, where they are positive."""
         n, latents = pre.shape
-        places = largest_of_all(pre, self.k * n)
+        places = ranks.largest_of_all(pre, self.k * ranks.positions(n))
         return Picks.at(places[pre.reshape(-1)[places] > 0], n, latents)
 
 
@@ -124,10 +129,12 @@ class Matryoshka(BatchTopK):
 
     def loss(self, step: Step) -> Outcome:
         """The mean over prefixes of what each leaves."""
-        codes = self.fire(step)
-        latents, width = step.decoder.shape
-        sizes = torch.tensor(self.sizes(latents), device=codes.device)
-        parts = decode(step.picks.grouped(sizes), codes, step.decoder).view(-1, len(sizes), width)
+        codes, ranks = self.fire(step), step.ranks
+        here, width = step.decoder.shape
+        latents = ranks.latents(here)
+        sizes = torch.tensor(self.sizes(latents), device=codes.device) - ranks.span(latents).start
+        parts = ranks.whole(decode(step.picks.grouped(sizes.clamp(0, here)), codes, step.decoder))
+        parts = parts.view(-1, len(sizes), width)
         rest = step.target - step.offset
         if step.around is not None:
             rest = rest - step.around
