@@ -66,7 +66,14 @@ def stream(steps=STEPS):
 
 def dictionary(kind, **recipe):
     sites, asked = KINDS[kind]
-    given = {"batch": BATCH, "rate": 1e-2, "aux": 1 / 4, "aux_latents": 3, "dead_after": 100, "start_rows": 200}
+    given = {
+        "batch": BATCH,
+        "rate": 1e-2,
+        "aux": 1 / 4,
+        "aux_latents": 3,
+        "dead_after": 100,
+        "start_rows": 200,
+    }
     if not asked["sparsity"].auxk or kind == "resampled":
         given["resample"] = (0.5, 0.8)
     given["calibration_rows"] = 400
@@ -271,9 +278,7 @@ def failures(rank, size, folder):
             if rank == 0:
                 said[f"{death}: files"] = sorted(p.name for p in workspace.iterdir())
             together.wait()
-            save_tensors(
-                folder / f"{death}.{rank}.safetensors", fitted(HOWS[how](together), workspace)[0]
-            )
+            save_tensors(folder / f"{death}.{rank}.safetensors", fitted(HOWS[how](together), workspace)[0])
     with world() as together:  # others than wrote it; and ranks that are not at the same thing
         for refused in ("latents", "positions"):
             ranks = HOWS[refused](together)

@@ -86,11 +86,20 @@ def calibrated(
     if objective.calibrated and objective.target is not None:
         threshold = threshold_for(lambda: parts(deciding), len(deciding), objective.target, ranks)
         weights = replace(weights, threshold=torch.full_like(weights.bias, threshold))
-    fired = sum(len(firing(objective.after, pre, weights.threshold, ranks)[1]) for pre in parts(judging))
-    fired = int(ranks.total(torch.tensor(float(fired), dtype=torch.float64)))
+    fired = sum(_fired(objective, pre, weights.threshold, ranks) for pre in parts(judging))
     return weights, {
         "l0": fired / len(judging),
         "target_l0": objective.target,
         "threshold": threshold,
         "positions": len(judging),
     }
+
+
+def _fired(
+    objective: Objective, pre: Float[Tensor, "n here"], threshold: Float[Tensor, " here"] | None, ranks: Ranks
+) -> float:
+    """How many fire, of the latents of all ranks."""
+    if ranks is ALONE:
+        return float(objective.codes(pre, threshold).active.sum())
+    here = len(firing(objective.after, pre, threshold, ranks)[1])
+    return float(ranks.total(torch.tensor(here, dtype=torch.float64)))

@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from contextlib import nullcontext
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 

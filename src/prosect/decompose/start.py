@@ -12,7 +12,6 @@ from torch import Tensor
 from prosect.core.errors import BadInput
 from prosect.decompose.recipe import Recipe
 
-
 DRAWN = 1024
 """Random rows drawn at a time."""
 
@@ -71,9 +70,7 @@ def geometric_median(
     return at
 
 
-def on_sphere(
-    like: Tensor, generator: torch.Generator, mask: Tensor | None = None, begin: int = 0
-) -> Tensor:
+def on_sphere(like: Tensor, generator: torch.Generator, mask: Tensor | None = None, begin: int = 0) -> Tensor:
     """Rows of norm 1 in uniformly random directions, drawn on the CPU so that devices agree.
 
     Args:

@@ -203,15 +203,16 @@ def later_sites(model: Any, writes: tuple[str, ...]) -> tuple[str, ...]:
     Raises:
         Unsupported: the model has no numbered layers, or none is later.
     """
-    layers = [model.sites.site(site).layer for site in writes] if hasattr(model, "sites") else [None]
+    layers = [model.sites.site(site).layer for site in writes] if hasattr(model, "sites") else []
+    known = [int(layer) for layer in layers if layer is not None]
     count = getattr(model, "n_layers", None)
-    if count is None or any(layer is None for layer in layers):
+    if count is None or len(known) < len(writes):
         raise Unsupported(
             f"what is later than {', '.join(writes)} in a model without numbered layers there",
             "sites of numbered layers",
             "downstream=0",
         )
-    later = tuple(f"resid_post.{layer}" for layer in range(max(layers), count))
+    later = tuple(f"resid_post.{layer}" for layer in range(max(known), count))
     later = tuple(site for site in later if site not in writes)
     if not later:
         raise Unsupported(f"layers later than {', '.join(writes)}", "a site before the last", "downstream=0")

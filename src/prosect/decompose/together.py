@@ -186,7 +186,7 @@ def rounds(
     """
     out: list[dict[str, Dictionary]] = []
     held = 0
-    for name, dictionary in dictionaries.items():
+    for name, dictionary in sorted(dictionaries.items(), key=lambda item: item[1].recipe.end_to_end):
         bytes_needed = training_bytes(dictionary, widths)
         if bytes_needed > memory:
             raise BadInput(

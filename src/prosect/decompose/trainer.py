@@ -185,7 +185,7 @@ class Trainer:
         loss.backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             self._descend()
-            fired = torch.bincount(picks.latents, (codes > 0).double(), len(self.idle))
+            fired = torch.bincount(picks.latents, (codes > 0).double(), len(self.idle)).double()  # if none
             self.idle += self.ranks.positions(len(x))
             self.idle[self.ranks.mean(fired) > 0] = 0
             self.step += 1
