@@ -1,7 +1,7 @@
 """What training through the model gains: KL with a dictionary in the place of activations, at equal L0, on pylm.
 
-For each seed a TopK dictionary trained on activations, one trained end to end, and one trained end to end with the error
-of later layers, on the same tokens with the same recipe. The KL divergence from the clean predictions to those with the
+For each seed a TopK dictionary trained on activations, one that goes through them ten times, one trained end to end, and
+one trained end to end with the error of later layers, on the same tokens with the same recipe. The KL divergence from the clean predictions to those with the
 dictionary in their place is measured on documents that none of them saw; differences are paired by document, and
 intervals resample documents.
 """
@@ -12,6 +12,7 @@ import argparse
 import time
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +30,13 @@ from prosect.decompose.sparsity import TopK
 from prosect.decompose.streams import first
 from prosect.decompose.through import Through
 
-WAYS = {"local": {}, "e2e": {"end_to_end": True}, "e2e+ds": {"end_to_end": True, "downstream": 1.0}}
+WAYS: dict[str, dict[str, Any]] = {
+    "local": {},
+    "local, 10 times": {},
+    "e2e": {"end_to_end": True},
+    "e2e+ds": {"end_to_end": True, "downstream": 1.0},
+    "local, then e2e": {"end_to_end": True, "local": 0.75},
+}
 
 
 def main() -> None:
@@ -54,16 +61,19 @@ def main() -> None:
     stream = LiveStream(
         model, opened.source, "explore", (site,), options.batch * options.steps, Seed(0).child("text")
     )
-    kept = first(stream, len(stream)) if "local" in options.ways else None
+    kept = first(stream, len(stream))
     figures: list[Figure] = []
     for seed in options.seeds:
         kl: dict[str, np.ndarray] = {}
         for way in options.ways:
             recipe = Recipe(batch=options.batch, rate=options.rate, **WAYS[way])
             made = Dictionary(site, options.latents, TopK(options.k), recipe=recipe, seed=Seed(seed))
+            shown = stream if recipe.end_to_end else kept
+            if way.endswith("10 times"):  # about as much time as end to end takes
+                shown = kept.shuffled(Seed(0).child("again"), epochs=10)
             began = time.perf_counter()
             work = None if options.work is None else options.work / f"{way}-{seed}"
-            made.fit(stream if recipe.end_to_end else kept, work, 20)  # type: ignore[arg-type]
+            made.fit(shown, work, 20)
             seconds = time.perf_counter() - began
             kl[way], l0, fvu = measured(model, made, held)
             what = f"seed {seed}, {way}"

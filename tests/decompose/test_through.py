@@ -24,6 +24,7 @@ from prosect.decompose.sparsity import TopK
 from prosect.decompose.streams import ArrayStream
 from prosect.decompose.through import Through, ThroughTrainer, by_step, later_sites
 from prosect.decompose.together import rounds, train_together
+from prosect.decompose.trainer import Trainer
 from prosect.model import Model
 
 D, USED = 8, 4
@@ -82,7 +83,7 @@ def test_no_latents_are_spent_on_what_the_model_does_not_use(net):
     found = {}
     for through in (False, True):
         how = recipe(end_to_end=through, batch=512, rate=3e-2)
-        made = Dictionary("hidden", 12, L1(0.2), recipe=how).fit(live(net, 200, 512))
+        made = Dictionary("hidden", 12, L1(0.2), recipe=how).fit(live(net, 120, 512))
         codes = made.encode({"hidden": inputs("validate")["x"]}).dense()
         energy, writes = codes.square().mean(dim=0), made.decoder_.square()
         unused = writes[:, USED:].sum(dim=1) / writes.sum(dim=1)
@@ -226,10 +227,10 @@ class Killed(BaseException):
     """As a signal would: nothing catches it."""
 
 
-@pytest.mark.parametrize("at", [2, 5, 8])
-def test_killed_at_any_step_it_ends_with_the_same_bits(tmp_path, monkeypatch, at):
+@pytest.mark.parametrize(("at", "local"), [(2, 0.0), (5, 0.0), (8, 0.0), (8, 0.5)])
+def test_killed_at_any_step_it_ends_with_the_same_bits(tmp_path, monkeypatch, at, local):
     def fit(workspace=None):
-        how = recipe(batch=42, downstream=0.5, dead_after=60, aux=0.1)
+        how = recipe(batch=42, downstream=0.5, dead_after=60, aux=0.1, local=local)
         made = Dictionary("resid_post.0", 40, JumpReLU(target_l0=4.0), recipe=how)
         made.fit(live(opened("gpt2"), 9, 42, Texts(), ("resid_post.0",)), workspace, 3)
         return made.state()
@@ -257,6 +258,37 @@ def test_killed_at_any_step_it_ends_with_the_same_bits(tmp_path, monkeypatch, at
         other = recipe(batch=42, downstream=0.6, dead_after=60, aux=0.1)
         kept = Dictionary("resid_post.0", 40, JumpReLU(target_l0=4.0), recipe=other)
         kept.fit(live(opened("gpt2"), 9, 42, Texts(), ("resid_post.0",)), tmp_path, 3)
+
+
+def test_a_first_share_goes_by_the_activations_own_error(net):
+    """To the bits of training on them alone, while it lasts; and the end is then for the model."""
+    steps = 60
+    stream = live(net, steps)
+    trainer = ThroughTrainer(Dictionary("hidden", 12, TopK(2), recipe=recipe(local=0.7)), stream)
+    alone = Trainer(
+        Dictionary("hidden", 12, TopK(2), recipe=recipe(end_to_end=False)), {"hidden": D}, trainer.steps
+    )
+    trainer.start(trainer.inputs)
+    alone.start(trainer.inputs)
+    assert trainer.turn == round(0.7 * trainer.steps)
+    kl = {}
+    for batch in trainer.inputs.batches():
+        if trainer.step < trainer.turn:
+            alone.advance({"hidden": batch.tensors["x"]})
+        if trainer.step == trainer.turn:
+            for name, value in alone.tensors().items():
+                assert torch.equal(trainer.tensors()[name], value), name
+        trainer.through_model(batch)
+        trainer.note()
+        kl[trainer.step] = trainer.history[-1].get("kl")
+    assert all((kl[step] is None) == (step <= trainer.turn) for step in kl)
+    clean = net.run(inputs("validate"), capture=("hidden",))
+    lost = []
+    for weights in (alone.weights(), trainer.weights()):
+        made = Dictionary("hidden", 12, TopK(2)).with_weights(weights, {"hidden": D})
+        y = made.reconstruct({"hidden": clean["hidden"]})["hidden"]
+        lost.append(float(Through(net, {"hidden": slice(0, D)}).divergence(clean, y)[0].detach()))
+    assert lost[1] < 0.8 * lost[0]
 
 
 def test_dead_latents_learn_what_would_lower_the_error(net):
@@ -298,6 +330,10 @@ def test_what_cannot_be_is_refused_by_name(net, tmp_path):
     assert later_sites(opened("gpt2"), ("mlp_out.0",)) == ("resid_post.0", "resid_post.1")
     with pytest.raises(BadInput, match="end_to_end=true"):
         Recipe(downstream=1.0)
+    with pytest.raises(BadInput, match=r"local = 0\.5 where training is not end to end"):
+        Recipe(local=0.5)
+    with pytest.raises(BadInput, match="share from 0 to below 1"):
+        Recipe(end_to_end=True, local=1.0)
     with pytest.raises(BadInput, match="downstream = -1"):
         Recipe(end_to_end=True, downstream=-1.0)
     for ranks, live_too in ((ALONE, False), (Positions(World(0, 2)), True)):

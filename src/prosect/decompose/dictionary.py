@@ -196,15 +196,15 @@ class Dictionary(Exchanged, Fittable):
             every: training steps between checkpoints.
             fresh: activations not trained on, from which thresholds are calibrated and L0 is measured; None
                 takes the first ones of the stream.
-            ranks: several processes that train it together, `Positions`; each calls this with the same stream, of
-                which it takes its share, and has the whole dictionary afterwards.
+            ranks: `Positions` of several processes, which all call this with the same stream; each has the whole
+                dictionary afterwards.
 
         Raises:
             TooLittleData: the stream has less than one batch.
             NotFinite: an activation is NaN or infinite (site and block are named), or training diverged.
             Conflict: the workspace holds a checkpoint of another training, or of other ranks.
-            Unsupported: its sparsity does not say how to train it, and it has no objective; or its latents are
-                dealt to ranks, for which there is `prosect.decompose.ranks.sharded.Sharded`.
+            Unsupported: its sparsity does not say how to train it, and it has no objective; or latents are dealt
+                to ranks, for which there is `prosect.decompose.ranks.sharded.Sharded`.
         """
         from prosect.decompose.train import train
 
@@ -213,11 +213,7 @@ class Dictionary(Exchanged, Fittable):
         if fresh is not None:
             needed(self, fresh)
         if ranks.lasting is not ALONE:
-            raise Unsupported(
-                f"{self.name} with its {ranks.how} dealt to ranks, none of which would have all of it",
-                "Positions(world)",
-                "Sharded.fit, where each rank keeps its part",
-            )
+            raise Unsupported(f"{self.name} with its latents dealt to ranks", "Positions", "Sharded.fit")
         weights, history, facts = train(self, stream, workspace, every, fresh, ranks)
         self.with_weights(weights, widths, history)
         self.facts_ = facts

@@ -6,6 +6,11 @@ in the place of its activations, with a weight on the error of later layers' act
 (their e2e + downstream). Activations that the model does not use then cost nothing, and no latents are spent on
 them.
 
+At first that is slow to learn from: there are a few numbers at each position to tell by, and not as many as
+activations have. So a share of the training, the first, may go by the activations' own error (`Recipe.local`); a
+short end is then enough (Karvonen 2025, "Revisiting end-to-end sparse autoencoder training: a short finetune is all
+you need").
+
 Gradients pass through the model into the reconstruction and from there into the dictionary. They are taken with
 respect to the reconstruction alone, so the model's parameters receive none, whether they are frozen or not.
 """
@@ -25,6 +30,7 @@ from torch import Tensor
 from prosect.core.canonical import Json
 from prosect.core.errors import ShapeMismatch, Unsupported
 from prosect.data.batch import Batch
+from prosect.decompose.activations import read
 from prosect.decompose.base import at_least_single
 from prosect.decompose.contract import ActivationStream
 from prosect.decompose.live import LiveStream
@@ -97,6 +103,9 @@ class ThroughTrainer(Trainer):
     Dead latents cannot learn from what the reconstruction misses, most of which may not matter. They learn to
     write what would lower the error: its negative gradient, as long as the residual is.
 
+    Attributes:
+        turn: the step from which on what counts is what the model makes of it.
+
     Args:
         dictionary: what is trained, and how; its recipe says ``end_to_end``.
         stream: the model and its inputs; every batch is a step.
@@ -127,6 +136,7 @@ class ThroughTrainer(Trainer):
         spans = dict(zip(self.writes, self.spans, strict=True))
         self.through = Through(stream.model, spans, later, recipe.downstream)
         self.later: dict[str, Tensor] = {}
+        self.turn = round(recipe.local * self.steps)
         self._pull = torch.zeros(0)
         self._losses: dict[str, float] = {}
 
@@ -147,11 +157,16 @@ class ThroughTrainer(Trainer):
 
     def through_model(self, batch: Batch) -> None:
         """One training step on a batch of the model's inputs."""
-        sites = tuple(dict.fromkeys((*self.reads, *self.writes, *self.through.later)))
+        own = tuple(dict.fromkeys((*self.reads, *self.writes)))
+        if self.step < self.turn:
+            self.advance(read(self.through.model, batch, own, f"the batch of step {self.step}"))
+            return
+        if self.step == self.turn:
+            self.optimiser.state.clear()  # gradients of another error have another size
         with torch.no_grad():
-            clean = self.through.model.run(batch, capture=sites)
+            clean = self.through.model.run(batch, capture=(*own, *self.through.later))
         here: Batch = clean.batch
-        flat = {site: here.flat(clean[site]).flatten(1) for site in (*self.reads, *self.writes)}
+        flat = {site: here.flat(clean[site]).flatten(1) for site in own}
         y = self._standard(flat, self.writes, self.write)
         self._learn(self._standard(flat, self.reads, self.read), y, partial(self._error, clean, y))
 
@@ -170,12 +185,16 @@ class ThroughTrainer(Trainer):
         return loss.detach() + slope - slope.detach()
 
     def _missing(self, residual: Tensor) -> Tensor:
+        if self.step < self.turn:
+            return residual
         size = self._pull.norm()
         return self._pull * (residual.detach().norm() / size) if size > 0 else residual.detach()
 
     def note(self) -> str:
         """See `Trainer.note`; with the KL divergence in nats."""
         said = super().note()
+        if not self._losses:
+            return said
         self.history[-1] |= self._losses
         return f"{said} KL {self._losses['kl']:.3g}"
 
