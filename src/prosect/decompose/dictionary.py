@@ -388,12 +388,8 @@ class Dictionary(Exchanged, Fittable):
             rows.append(("L0 after training", f"{self.facts_['l0']:.2f}{asked}, on {where}"))
         if self.history_:
             last = self.history_[-1]
-            rows.append(
-                (
-                    "at the end of training",
-                    f"L0 {last['l0']:.1f}, FVU {last['fvu']:.3f}, dead {last['dead']:.1%}",
-                )
-            )
+            said = f"L0 {last['l0']:.1f}, FVU {last['fvu']:.3f}, dead {last['dead']:.1%}"
+            rows.append(("at the end of training", said))
         return rows
 
 
