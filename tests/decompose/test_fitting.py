@@ -18,6 +18,7 @@ from prosect.decompose.fit_record import RECORD, read_record
 from prosect.decompose.fitting import WORK, Harvesting, fit_dictionaries
 from prosect.decompose.keep import load_decomposition
 from prosect.decompose.quality import measure
+from prosect.decompose.ranks import checkpoints
 from prosect.decompose.recipe import Recipe
 from prosect.decompose.sparsity import TopK
 from prosect.decompose.trainer import Trainer
@@ -117,7 +118,7 @@ def test_the_figures_are_those_of_the_activations(tmp_path):
         (Model, "run", 9),
         (Trainer, "start", 2),
         (Trainer, "advance", 18),
-        (together, "save_tensors", 2),
+        (checkpoints, "save_tensors", 2),
         (module, "save_decomposition", 2),
         (module, "measure", 1),
         (module, "write_json", 2),

@@ -9,6 +9,7 @@ from prosect.core.seeds import Seed
 from prosect.decompose import together as module
 from prosect.decompose.dictionary import Dictionary
 from prosect.decompose.objectives import L1, BatchTopK, JumpReLU
+from prosect.decompose.ranks import checkpoints
 from prosect.decompose.recipe import Recipe
 from prosect.decompose.sparsity import TopK
 from prosect.decompose.streams import ArrayStream
@@ -119,7 +120,7 @@ def test_killed_in_any_step_it_goes_on_to_the_same_bits(tmp_path, monkeypatch, a
 
 @pytest.mark.parametrize("at", [2, 11])
 def test_killed_between_two_checkpoints_of_one_step_the_later_waits(tmp_path, monkeypatch, alone, at):
-    killing(monkeypatch, module, "save_tensors", at)
+    killing(monkeypatch, checkpoints, "save_tensors", at)
     with pytest.raises(Killed):
         train_together(dictionaries(), stream(), tmp_path, 5)
     monkeypatch.undo()

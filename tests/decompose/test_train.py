@@ -5,8 +5,8 @@ import torch
 
 from prosect.core.errors import BadInput, Conflict, NewerSchema, NotFinite, ShapeMismatch, TooLittleData
 from prosect.core.seeds import Seed
-from prosect.decompose import train as module
 from prosect.decompose.dictionary import Dictionary
+from prosect.decompose.ranks import checkpoints as module
 from prosect.decompose.recipe import Recipe
 from prosect.decompose.sparsity import TopK
 from prosect.decompose.streams import ArrayStream

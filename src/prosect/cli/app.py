@@ -111,6 +111,12 @@ def fit(
     live: Annotated[
         bool, typer.Option("--live", help="run the model while training; nothing is harvested to disk")
     ] = False,
+    end_to_end: Annotated[
+        bool,
+        typer.Option(
+            "--end-to-end", help="train through the model: what counts is the KL of its predictions; live"
+        ),
+    ] = False,
     store: Annotated[
         str | None, typer.Option(help="what activations are kept as: float32, float16 or bfloat16")
     ] = None,
@@ -155,6 +161,7 @@ def fit(
             sweep=sweep or "",
             tokens=tokens,
             live=live,
+            end_to_end=end_to_end,
             store=store or "",
             activations=activations,
             memory=memory,

@@ -16,6 +16,8 @@ from prosect.core.progress import say, shown
 from prosect.core.seeds import Seed
 from prosect.decompose.fitting import Fitted, Harvesting, fit_dictionaries
 from prosect.decompose.grids import grid, parsed
+from prosect.decompose.ranks.dealt import ALONE, Positions, Ranks
+from prosect.decompose.ranks.world import joined, launched
 from prosect.model import Model
 
 ALL = 10**6
@@ -36,6 +38,7 @@ class Asked:
         sweep: several values for some.
         tokens: to train on; None for the target's own.
         live: nothing on disk.
+        end_to_end: train through the model, which implies live.
         store: dtype of activations.
         activations: where they are kept.
         memory: GiB.
@@ -51,6 +54,7 @@ class Asked:
     sweep: str
     tokens: int | None
     live: bool
+    end_to_end: bool
     store: str
     activations: Path | None
     memory: float | None
@@ -60,16 +64,39 @@ class Asked:
 def command(
     target: str, changes: dict[str, Any], asked: Asked, *, out: Path | None, as_json: bool, quiet: bool
 ) -> None:
-    """Open the target as a run would, train on what a run may explore, print figures and where they are."""
+    """Open the target as a run would, train on what a run may explore, print figures and where they are.
+
+    One of several processes that torchrun started takes its share of the positions; the first prints.
+    """
+    if not launched():
+        _command(target, changes, asked, out, as_json=as_json, quiet=quiet, ranks=ALONE)
+        return
+    with joined() as world:
+        ranks = Positions(world)
+        _command(target, changes, asked, out, as_json=as_json, quiet=quiet or not ranks.first, ranks=ranks)
+
+
+def _command(
+    target: str,
+    changes: dict[str, Any],
+    asked: Asked,
+    out: Path | None,
+    *,
+    as_json: bool,
+    quiet: bool,
+    ranks: Ranks,
+) -> None:
     sweep = parsed(asked.sweep)
     more = {name: values[0] for name, values in parsed(" ".join(asked.more)).items() if len(values) == 1}
     if len(more) < len(asked.more):
         raise BadInput(
             f"--set {' '.join(asked.more)}", "NAME=VALUE, one of each", "--sweep for several values"
         )
-    if asked.live and asked.activations is not None:
+    if (asked.live or asked.end_to_end) and asked.activations is not None:
         raise BadInput("--live with --activations", "one of the two: live activations are not kept")
-    how = Harvesting(live=asked.live, dtype=asked.store, folder=asked.activations)
+    if asked.end_to_end:
+        more["end_to_end"] = True
+    how = Harvesting(live=asked.live or asked.end_to_end, dtype=asked.store, folder=asked.activations)
     opening = {"data.explore_windows": ALL, **{k: v for k, v in changes.items() if v is not None}}
     spec = resolve(target, opening)
     settings = {**_settings(spec, asked.settings), **more}
@@ -94,7 +121,10 @@ def command(
             every=asked.every,
             memory=None if asked.memory is None else int(asked.memory * 2**30),
             about={"target": target, "changes": opening},
+            ranks=ranks,
         )
+    if not ranks.first:
+        return
     table(
         _rows(fitted, paths=as_json),
         as_json=as_json,

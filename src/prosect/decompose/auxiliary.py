@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from prosect.decompose.kernels import where_positive
+from prosect.decompose.ranks.dealt import ALONE, Ranks
 from prosect.decompose.screening import available
-from prosect.decompose.sparsity import highest_but
 
 LARGE = 2**18
 """Weights of dead latents from which on rounding them to bfloat16 pays."""
@@ -36,6 +37,7 @@ def auxiliary(
     bias: Float[Tensor, " dead"],
     decoder: Float[Tensor, "dead d"],
     count: int,
+    ranks: Ranks = ALONE,
 ) -> Auxiliary:
     """How much of what is not explained the dead latents leave, had they fired.
 
@@ -47,21 +49,19 @@ def auxiliary(
     Args:
         residual: what the main reconstruction missed.
         x: what was encoded.
-        encoder: rows of dead latents; at least one.
+        encoder: rows of the dead latents that are here.
         bias: theirs.
         decoder: theirs.
-        count: how many of them may take part at each position.
+        count: how many of all dead latents may take part at each position.
+        ranks: what the work is dealt to.
     """
     with torch.no_grad():
-        codes = torch.addmm(bias, x, encoder.T)
-        if count < len(encoder):
-            codes = where_positive(codes, codes - highest_but(codes, count))
-        codes.relu_()
-        spread = (residual - residual.mean(dim=0)).square().sum()
-        spread.clamp_(min=torch.finfo(spread.dtype).tiny)
+        codes = ranks.kept(torch.addmm(bias, x, encoder.T), count).relu_()
+        spread = ranks.mean((residual - ranks.mean(residual.mean(dim=0))).square().sum())
+        spread = spread.clamp(min=torch.finfo(spread.dtype).tiny)
         short = encoder.numel() >= LARGE and encoder.device.type == "cpu" and available()
         of, rows, read = (t.bfloat16() if short else t for t in (codes, decoder, x))
-        missed = residual - of @ rows
+        missed = residual - ranks.whole((of @ rows).to(x.dtype))
         back = missed * (-2.0 / spread)
         back = back.bfloat16() if short else back
         through = where_positive(back @ rows.T, of)
@@ -71,9 +71,3 @@ def auxiliary(
             through.sum(dim=0, dtype=x.dtype),
             (of.T @ back).to(x.dtype),
         )
-
-
-def where_positive(values: Tensor, of: Tensor) -> Tensor:
-    """The values where ``of`` is above 0, else 0: the gradient of ReLU, which is made of vector instructions."""
-    out: Tensor = torch.ops.aten.threshold_backward(values, of, 0.0)
-    return out

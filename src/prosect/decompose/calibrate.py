@@ -17,13 +17,18 @@ from prosect.core.canonical import Json
 from prosect.core.errors import TooLittleData
 from prosect.decompose.dictionary import Weights
 from prosect.decompose.objective import Objective
+from prosect.decompose.ranks.dealt import ALONE, Ranks
+from prosect.decompose.ranks.firing import firing
 
 CHUNK = 2**22
 """Pre-activations held at once."""
 
 
 def threshold_for(
-    parts: Callable[[], Iterator[Float[Tensor, "_ latents"]]], positions: int, l0: float
+    parts: Callable[[], Iterator[Float[Tensor, "_ latents"]]],
+    positions: int,
+    l0: float,
+    ranks: Ranks = ALONE,
 ) -> float:
     """The one threshold above which ``l0`` · ``positions`` pre-activations lie, rounded down.
 
@@ -34,6 +39,7 @@ def threshold_for(
         parts: gives the pre-activations of all positions, in parts.
         positions: how many there are.
         l0: latents that should fire at a position.
+        ranks: what latents are dealt to.
     """
     count = int(l0 * positions)
     best, floor = torch.zeros(0), 0.0
@@ -43,6 +49,7 @@ def threshold_for(
         if len(best) > 2 * (count + 1):
             best = best.topk(count + 1).values
             floor = float(best.min())
+    best = ranks.leading(best, count + 1)
     if len(best) <= count:
         return 0.0
     last = best.topk(count + 1).values[-2:].double() if count else best.max().double().repeat(2)
@@ -50,7 +57,7 @@ def threshold_for(
 
 
 def calibrated(
-    weights: Weights, objective: Objective, x: Float[Tensor, "n reads"]
+    weights: Weights, objective: Objective, x: Float[Tensor, "n reads"], ranks: Ranks = ALONE
 ) -> tuple[Weights, dict[str, Json]]:
     """The weights with their threshold found, where it is still to be found, and what is known of L0.
 
@@ -58,6 +65,7 @@ def calibrated(
         weights: after training.
         objective: of the training.
         x: activations at the sites read, side by side.
+        ranks: what latents are dealt to; the weights are then of those that are here.
 
     Returns:
         The weights, and ``l0`` (measured), ``target_l0``, ``threshold`` (None where it was learned or there
@@ -76,12 +84,22 @@ def calibrated(
 
     threshold: float | None = None
     if objective.calibrated and objective.target is not None:
-        threshold = threshold_for(lambda: parts(deciding), len(deciding), objective.target)
+        threshold = threshold_for(lambda: parts(deciding), len(deciding), objective.target, ranks)
         weights = replace(weights, threshold=torch.full_like(weights.bias, threshold))
-    fired = sum(float(objective.codes(pre, weights.threshold).active.sum()) for pre in parts(judging))
+    fired = sum(_fired(objective, pre, weights.threshold, ranks) for pre in parts(judging))
     return weights, {
         "l0": fired / len(judging),
         "target_l0": objective.target,
         "threshold": threshold,
         "positions": len(judging),
     }
+
+
+def _fired(
+    objective: Objective, pre: Float[Tensor, "n here"], threshold: Float[Tensor, " here"] | None, ranks: Ranks
+) -> float:
+    """How many fire, of the latents of all ranks."""
+    if ranks is ALONE:
+        return float(objective.codes(pre, threshold).active.sum())
+    here = len(firing(objective.after, pre, threshold, ranks)[1])
+    return float(ranks.total(torch.tensor(here, dtype=torch.float64)))

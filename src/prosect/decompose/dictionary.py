@@ -31,6 +31,7 @@ from prosect.decompose.layers import check_layers, check_zeros, cross_layer_mask
 from prosect.decompose.objective import Objective
 from prosect.decompose.objectives import objective_for, objective_of
 from prosect.decompose.pursuit import Pursuit
+from prosect.decompose.ranks.dealt import ALONE, Ranks
 from prosect.decompose.recipe import DEFAULT, Recipe
 from prosect.decompose.sparsity import Sparsity, sparsity_of
 
@@ -184,6 +185,7 @@ class Dictionary(Exchanged, Fittable):
         workspace: Path | None = None,
         every: int = 500,
         fresh: ActivationStream | None = None,
+        ranks: Ranks = ALONE,
     ) -> Dictionary:
         """Train on a stream, going through it once; returns self.
 
@@ -194,12 +196,15 @@ class Dictionary(Exchanged, Fittable):
             every: training steps between checkpoints.
             fresh: activations not trained on, from which thresholds are calibrated and L0 is measured; None
                 takes the first ones of the stream.
+            ranks: `Positions` of several processes, which all call this with the same stream; each has the whole
+                dictionary afterwards.
 
         Raises:
             TooLittleData: the stream has less than one batch.
             NotFinite: an activation is NaN or infinite (site and block are named), or training diverged.
-            Conflict: the workspace holds a checkpoint of another training.
-            Unsupported: its sparsity does not say how to train it, and it has no objective.
+            Conflict: the workspace holds a checkpoint of another training, or of other ranks.
+            Unsupported: its sparsity does not say how to train it, and it has no objective; or latents are dealt
+                to ranks, for which there is `prosect.decompose.ranks.sharded.Sharded`.
         """
         from prosect.decompose.train import train
 
@@ -207,7 +212,9 @@ class Dictionary(Exchanged, Fittable):
         widths = {site: stream.widths[site] for site in needed(self, stream)}
         if fresh is not None:
             needed(self, fresh)
-        weights, history, facts = train(self, stream, workspace, every, fresh)
+        if ranks.lasting is not ALONE:
+            raise Unsupported(f"{self.name} with its latents dealt to ranks", "Positions", "Sharded.fit")
+        weights, history, facts = train(self, stream, workspace, every, fresh, ranks)
         self.with_weights(weights, widths, history)
         self.facts_ = facts
         return self
@@ -381,12 +388,8 @@ class Dictionary(Exchanged, Fittable):
             rows.append(("L0 after training", f"{self.facts_['l0']:.2f}{asked}, on {where}"))
         if self.history_:
             last = self.history_[-1]
-            rows.append(
-                (
-                    "at the end of training",
-                    f"L0 {last['l0']:.1f}, FVU {last['fvu']:.3f}, dead {last['dead']:.1%}",
-                )
-            )
+            said = f"L0 {last['l0']:.1f}, FVU {last['fvu']:.3f}, dead {last['dead']:.1%}"
+            rows.append(("at the end of training", said))
         return rows
 
 

@@ -63,7 +63,7 @@ def check_place(out: Path, found: Json, fresh: Json) -> None:
     Raises:
         Conflict: it was; what differs is named.
     """
-    keys = ("versions", "source", "machine")
+    keys = ("versions", "source", "machine", "ranks")
     old, new = ({k: r["provenance"].get(k) for k in keys} for r in (found, plain(fresh)))
     if changed := differences(old, new):
         raise Conflict(

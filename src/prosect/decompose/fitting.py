@@ -11,13 +11,14 @@ import math
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from prosect.core.canonical import Json, digest, plain
-from prosect.core.errors import BadInput, Conflict, TooLittleData
+from prosect.core.errors import BadInput, Conflict, TooLittleData, Unsupported
 from prosect.core.progress import say
 from prosect.core.provenance import environment
 from prosect.core.schema import SCHEMA
@@ -27,10 +28,11 @@ from prosect.decompose.activations import Runs, check_sites, harvest, read
 from prosect.decompose.base import SEED
 from prosect.decompose.contract import ActivationStream
 from prosect.decompose.dictionary import Dictionary
-from prosect.decompose.fit_record import RECORD, check_place, found_record
+from prosect.decompose.fit_record import RECORD, check_place, found_record, read_record
 from prosect.decompose.keep import load_decomposition, save_decomposition
 from prosect.decompose.live import BUFFER, LiveStream, Shuffles
 from prosect.decompose.quality import measure
+from prosect.decompose.ranks.dealt import ALONE, Ranks
 from prosect.decompose.streams import first, limited
 from prosect.decompose.together import batch_rows, rounds, train_together
 from prosect.store.atomic import disk_errors, write_json
@@ -105,13 +107,17 @@ def fit_dictionaries(
     every: int = 500,
     memory: int | None = None,
     about: Json = None,
+    ranks: Ranks = ALONE,
 ) -> Fitted:
     """Train dictionaries on a model's activations and keep them, every batch going to all of them.
 
     Activations at all their sites are read in one pass of the model, documents in an order drawn from the
     seed. They are harvested to disk and gone through as often as ``tokens`` needs, or made while training.
     More dictionaries than ``memory`` allows are trained in several rounds; a dictionary's bits do not depend
-    on who is beside it.
+    on who is beside it. Those that are trained end to end (`Recipe`) take the model's passes one by one.
+
+    Of several processes the first harvests, measures and writes, into a folder that all of them see; positions
+    are dealt to all while training. Live activations are made by each process for itself.
 
     Args:
         model: what is run; see `harvest`.
@@ -125,12 +131,15 @@ def fit_dictionaries(
         every: training steps between checkpoints.
         memory: bytes for what is trained at once; None for half of what the machine or device has.
         about: how model and data are opened again, kept in the record; nothing depends on it.
+        ranks: several processes that call this alike, `prosect.decompose.ranks.dealt.Positions`.
 
     Raises:
         Conflict: ``out`` holds another fit (what differs is named), one begun elsewhere, or other files.
         TooLittleData: the part is empty, or ``tokens`` is less than a batch.
         NotFinite: an activation is NaN or infinite (site and batch are named), or a training diverged.
         BadInput: a dictionary exceeds the memory, or activations the disk.
+        Unsupported: end-to-end training without ``live``, or by several processes.
+        RankLost: another process stopped.
     """
     how = harvesting or Harvesting()
     names = [name for name in dictionaries if not name or "/" in name or "\\" in name or name[0] == "."]
@@ -151,7 +160,9 @@ def fit_dictionaries(
             "dictionaries": {name: d.asked() for name, d in dictionaries.items()},
         }
     )
-    with locked(out):
+    ranks.agree("fit", asked)
+    with locked(out) if ranks.first else nullcontext():
+        ranks.wait()  # the folder is there, and is ours
         found = found_record(out, asked)
         complete = (
             found is not None and found["complete"] and all(_file(out, n).exists() for n in dictionaries)
@@ -162,15 +173,18 @@ def fit_dictionaries(
         header = {
             "schema": SCHEMA,
             "asked": asked,
-            "provenance": environment(_device(dictionaries)),
+            "provenance": environment(_device(dictionaries))
+            | ({"ranks": ranks.size} if ranks.size > 1 else {}),
             "about": plain(about),
             "complete": False,
         }
         if found is not None:
-            check_place(out, found, header)
+            if ranks.first:
+                check_place(out, found, header)
             say(f"resuming {out}")
-        fit = _Fit(model, source, dictionaries, out, tokens, part, how, seed, memory)
-        if found is None:
+        fit = _Fit(model, source, dictionaries, out, tokens, part, how, seed, memory, ranks)
+        ranks.wait()  # all have read the record, or seen that there is none
+        if found is None and ranks.first:
             write_json(out / RECORD, header)
         return fit.go(header, every)
 
@@ -189,13 +203,23 @@ class _Fit:
         how: Harvesting,
         seed: Seed,
         memory: int | None,
+        ranks: Ranks,
     ) -> None:
+        self.ranks = ranks
         self.model, self.part, self.out, self.how, self.seed = model, part, out, how, seed
         self.dictionaries, self.tokens = dictionaries, tokens
         self.sites = tuple(
             dict.fromkeys(site for d in dictionaries.values() for site in (*d.reads, *d.writes))
         )
         check_sites(self.sites)
+        through = [n for n, d in dictionaries.items() if d.recipe.end_to_end]
+        if through and (ranks.size > 1 or not how.live):
+            raise Unsupported(
+                f"{through[0]} end to end"
+                + (f" by {ranks.size} processes" if how.live else " on activations that lie on disk"),
+                "one process that runs the model while it trains",
+                "--live",
+            )
         rows = batch_rows(dictionaries.values())
         if tokens < rows:
             raise TooLittleData(
@@ -226,12 +250,17 @@ class _Fit:
             if not missing:
                 continue
             if len(self.rounds) > 1:
-                say(f"training {len(missing)} of {len(self.dictionaries)} dictionaries, as memory allows")
-            passed += train_together(missing, stream, self.out / WORK / "training", every)
+                say(f"training {len(missing)} of {len(self.dictionaries)} dictionaries")
+            passed += self._train(missing, stream, every)
             for name, dictionary in missing.items():
-                save_decomposition(_file(self.out, name), dictionary, self.model.digest)
+                if self.ranks.first:
+                    save_decomposition(_file(self.out, name), dictionary, self.model.digest)
         trained = time.monotonic()
+        self.ranks.wait()
         made = _loaded(self.out, self.dictionaries, self.model.digest)
+        if not self.ranks.first:
+            self.ranks.wait()
+            return Fitted(self.out, made, read_record(self.out), fresh=True)
         record = header | {"complete": True, "dictionaries": self._figures(made, stream)}
         record["data"] = {"positions": len(stream), "stream": stream.digest}
         record["speed"] = {
@@ -240,8 +269,18 @@ class _Fit:
             "tokens per second": round(passed / max(trained - began, 1e-9), 1),
         }
         write_json(self.out / RECORD, record)
+        self.ranks.wait()
         shutil.rmtree(self.out / WORK, ignore_errors=True)
         return Fitted(self.out, made, plain(record), fresh=True)
+
+    def _train(self, dictionaries: Mapping[str, Dictionary], stream: ActivationStream, every: int) -> int:
+        """Train one round; gives how many positions were gone through."""
+        work = self.out / WORK / "training"
+        (name, dictionary), *others = dictionaries.items()
+        if others or not dictionary.recipe.end_to_end:
+            return train_together(dictionaries, stream, work, every, self.ranks)
+        dictionary.fit(stream, work / name, every)
+        return len(stream)
 
     def _stream(self) -> ActivationStream:
         how = self.how
@@ -259,8 +298,10 @@ class _Fit:
                 ahead=self._elsewhere(),
             )
         folder = self.out / WORK / "activations" if how.folder is None else Path(how.folder)
-        if not folder.exists():
+        if not folder.exists() and self.ranks.first:
             self._check_room(folder)
+        if not self.ranks.first:
+            self.ranks.wait()  # until the first has harvested; then all is there
         kept = harvest(
             self.model,
             self.source,
@@ -271,6 +312,8 @@ class _Fit:
             limit=self.tokens if how.folder is None else None,
             dtype=how.stored,
         )
+        if self.ranks.first:
+            self.ranks.wait()
         epochs = math.ceil(self.tokens / len(kept))
         if epochs > 1:
             say(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from prosect.decompose.kernels import Picks, of_latents
 from prosect.decompose.objective import Folded, Objective, Step, require
+from prosect.decompose.ranks.dealt import ALONE, Ranks
 from prosect.decompose.sparsity import Sparsity, Threshold
 
 
@@ -69,7 +70,9 @@ class JumpReLU(Objective):
         """The thresholds."""
         return {"threshold": torch.full((latents,), self.start)}
 
-    def select(self, pre: Float[Tensor, "n latents"], learned: Mapping[str, Tensor]) -> Picks:
+    def select(
+        self, pre: Float[Tensor, "n latents"], learned: Mapping[str, Tensor], ranks: Ranks = ALONE
+    ) -> Picks:
         """Those above the threshold, and those so little below that they bear on its gradient."""
         near = pre > learned["threshold"] - self.bandwidth / 2
         return Picks.at(near.reshape(-1).nonzero().squeeze(1), *pre.shape)
@@ -83,7 +86,7 @@ class JumpReLU(Objective):
         """The price of how many fire."""
         threshold = of_latents(step.learned["threshold"], step.picks)
         fired = _Above.apply(step.values.detach(), threshold, self.bandwidth)  # type: ignore[no-untyped-call]
-        l0: Tensor = fired.sum() / step.picks.n
+        l0: Tensor = step.ranks.total(fired.sum() / step.picks.n)
         warm = min(1.0, step.progress / self.warmup) if self.warmup else 1.0
         if self.target_l0 is not None:
             l0 = (l0 / self.target_l0 - 1).square()

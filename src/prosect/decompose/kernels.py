@@ -193,3 +193,9 @@ class _LatentGradient(torch.autograd.Function):
 def of_latents(parameter: Float[Tensor, " width"], picks: Picks) -> Float[Tensor, " m"]:
     """For each pick, the number that belongs to its latent; differentiable."""
     return _LatentGradient.apply(parameter, picks)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def where_positive(values: Tensor, of: Tensor) -> Tensor:
+    """The values where ``of`` is above 0, else 0: the gradient of ReLU, which is made of vector instructions."""
+    out: Tensor = torch.ops.aten.threshold_backward(values, of, 0.0)
+    return out

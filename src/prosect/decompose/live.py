@@ -142,6 +142,15 @@ class LiveStream:
             passed += group.positions
         return passed, iter(())
 
+    def batches(self) -> Iterator[Batch]:
+        """What the model would run on, in the order of the documents; it is not run.
+
+        Raises:
+            TooLittleData: the part is empty.
+        """
+        for group in replace(self, buffer=1)._groups():
+            yield group.batches[0][1]
+
     def _groups(self) -> Iterator[Group]:
         """Batches by the buffer, in order, until there are enough positions; none of them is run."""
         held: list[tuple[str, Batch]] = []

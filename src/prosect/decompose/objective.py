@@ -12,7 +12,7 @@ mean would leave. Penalties are given in the same currency.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -23,7 +23,13 @@ from torch import Tensor
 from prosect.core.errors import BadInput
 from prosect.decompose.contract import Codes
 from prosect.decompose.kernels import Picks, decode
+from prosect.decompose.ranks.dealt import ALONE, Ranks
 from prosect.decompose.sparsity import Sparsity
+
+
+def mean_square(residual: Float[Tensor, "n writes"]) -> Float[Tensor, ""]:
+    """The error of training on activations."""
+    return residual.square().mean()
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,8 @@ class Step:
         state: what the objective carries from step to step; it may change in place.
         spans: columns of each site written.
         progress: share of the training done, from 0 and below 1.
+        ranks: what the work is dealt to: the batch may be a part of the positions, or the latents some of all.
+        error: what a residual costs.
     """
 
     picks: Picks
@@ -53,10 +61,12 @@ class Step:
     state: Mapping[str, Tensor]
     spans: tuple[slice, ...]
     progress: float
+    ranks: Ranks = ALONE
+    error: Callable[[Tensor], Tensor] = mean_square
 
     def made(self, codes: Float[Tensor, " m"]) -> Float[Tensor, "n writes"]:
         """What codes make of the batch."""
-        out = decode(self.picks, codes, self.decoder) + self.offset
+        out = self.ranks.whole(decode(self.picks, codes, self.decoder)) + self.offset
         return out if self.around is None else out + self.around
 
     def joint_norms(self) -> Float[Tensor, " latents"] | None:
@@ -148,8 +158,10 @@ class Objective(ABC):
         return {}
 
     @abstractmethod
-    def select(self, pre: Float[Tensor, "n latents"], learned: Mapping[str, Tensor]) -> Picks:
-        """The latents that fire, and any others that should receive a gradient."""
+    def select(
+        self, pre: Float[Tensor, "n latents"], learned: Mapping[str, Tensor], ranks: Ranks = ALONE
+    ) -> Picks:
+        """The latents that fire, and any others that should receive a gradient; those that are here."""
 
     def choose(
         self,
@@ -157,10 +169,11 @@ class Objective(ABC):
         encoder: Float[Tensor, "latents reads"],
         bias: Float[Tensor, " latents"],
         learned: Mapping[str, Tensor],
+        ranks: Ranks = ALONE,
     ) -> Chosen:
         """What `select` makes of all pre-activations, with those of the picks; nothing has a gradient."""
         pre = torch.addmm(bias, x, encoder.T)
-        picks = self.select(pre, learned)
+        picks = self.select(pre, learned, ranks)
         return Chosen(picks, pre.reshape(-1)[picks.places])
 
     def fire(self, step: Step) -> Float[Tensor, " m"]:
@@ -168,14 +181,14 @@ class Objective(ABC):
         return torch.relu(step.values)
 
     def penalty(self, step: Step, codes: Float[Tensor, " m"]) -> Float[Tensor, ""] | None:
-        """What is added to the mean square error; None for nothing."""
+        """What is added to the error; None for nothing."""
         return None
 
     def loss(self, step: Step) -> Outcome:
-        """What a step costs: the mean square error and the penalty."""
+        """What a step costs: the error and the penalty; means over the positions that are here."""
         codes = self.fire(step)
         residual = step.target - step.made(codes)
-        loss, penalty = residual.square().mean(), self.penalty(step, codes)
+        loss, penalty = step.error(residual), self.penalty(step, codes)
         return Outcome(codes, residual, loss if penalty is None else loss + penalty)
 
     def settle(self, learned: Mapping[str, Tensor]) -> None:

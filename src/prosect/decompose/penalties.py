@@ -12,6 +12,7 @@ from torch import Tensor
 
 from prosect.decompose.kernels import Picks, decode, of_latents
 from prosect.decompose.objective import Folded, Objective, Outcome, Step, require
+from prosect.decompose.ranks.dealt import ALONE, Ranks
 from prosect.decompose.sparsity import Sparsity, Threshold
 
 SMOOTH = 1e-3
@@ -63,7 +64,9 @@ class L1(Objective):
         """The power in force, and by how much the weight has been scaled for it."""
         return {"power": torch.ones((), dtype=torch.float64), "scale": torch.ones((), dtype=torch.float64)}
 
-    def select(self, pre: Float[Tensor, "n latents"], learned: Mapping[str, Tensor]) -> Picks:
+    def select(
+        self, pre: Float[Tensor, "n latents"], learned: Mapping[str, Tensor], ranks: Ranks = ALONE
+    ) -> Picks:
         """Those above 0."""
         return Picks.at((pre.reshape(-1) > 0).nonzero().squeeze(1), *pre.shape)
 
@@ -83,9 +86,10 @@ class L1(Objective):
         power, state = self.power_at(step.progress), step.state
         total = _raised(sized, power)
         if power != float(state["power"]):
-            before = _raised(sized.detach(), float(state["power"]))
+            before = step.ranks.total(_raised(sized.detach(), float(state["power"])))
             if float(before) > 0:
-                state["scale"].mul_((before.double() / total.detach().double()).to(state["scale"]))
+                after = step.ranks.total(total.detach())
+                state["scale"].mul_((before.double() / after.double()).to(state["scale"]))
             state["power"].fill_(power)
         warm = min(1.0, step.progress / self.warmup) if self.warmup else 1.0
         return warm * self.weight * float(state["scale"]) * total / step.picks.n
@@ -113,7 +117,7 @@ class Gated(L1):
         picks, gate = step.picks, step.values  # positive, all of them
         codes = self._magnitudes(step, gate)
         residual = step.target - step.made(codes)
-        alone = decode(picks, gate, step.decoder.detach()) + step.offset.detach()
+        alone = step.ranks.whole(decode(picks, gate, step.decoder.detach())) + step.offset.detach()
         if step.around is not None:
             alone = alone + step.around.detach()
         loss = residual.square().mean() + self.penalty(step, gate) + (step.target - alone).square().mean()

@@ -32,6 +32,12 @@ class Recipe:
         site_weights: how much the error at a site counts; 1 where none is given.
         start: around which point activations are centred.
         start_rows: positions that this point and the scale are estimated from.
+        end_to_end: whether the error is not that of the activations but of what the model makes of them
+            (`prosect.decompose.through`); the batch is then of at most as many positions.
+        local: share of the training, the first, in which the error is that of the activations all the same, where
+            it is end to end: a good start, since that error has more to say at each position.
+        downstream: weight of the error of later layers' activations beside that of the predictions, where it is
+            end to end.
         calibration_rows: positions on which L0 is measured after training, and before that thresholds are
             found where training leaves them open.
     """
@@ -48,6 +54,9 @@ class Recipe:
     start: Literal["geometric median", "mean"] = "geometric median"
     start_rows: int = 16384
     calibration_rows: int = 16384
+    end_to_end: bool = False
+    local: float = 0.0
+    downstream: float = 0.0
 
     def __post_init__(self) -> None:
         positive: dict[str, float] = {"batch": self.batch, "start_rows": self.start_rows}
@@ -58,8 +67,18 @@ class Recipe:
         for name, value in positive.items():
             if not value > 0:
                 raise BadInput(f"{name} = {value}", "a number above 0")
-        if not self.aux >= 0:
-            raise BadInput(f"aux = {self.aux}", "a number of at least 0")
+        for name in ("aux", "downstream"):
+            if not getattr(self, name) >= 0:
+                raise BadInput(f"{name} = {getattr(self, name)}", "a number of at least 0")
+        if not isinstance(self.end_to_end, bool):
+            raise BadInput(f"end_to_end = {self.end_to_end!r}", "true or false")
+        if not 0 <= self.local < 1:
+            raise BadInput(f"a share of {self.local} of the training", "a share from 0 to below 1")
+        for name in ("downstream", "local"):
+            if getattr(self, name) and not self.end_to_end:
+                raise BadInput(
+                    f"{name} = {getattr(self, name)} where training is not end to end", "0", "end_to_end=true"
+                )
         if not (0 <= self.warmup <= 1 and 0 <= self.decay <= 1 and self.warmup + self.decay <= 1):
             raise BadInput(
                 f"warmup {self.warmup} and decay {self.decay}", "shares of the steps that sum to at most 1"

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from prosect.decompose.ranks.dealt import ALONE, Ranks
+
 SHARE = 0.2
 """Norm of a new encoder row over the mean norm of the living ones: small enough not to upset the rest."""
 
@@ -34,6 +36,7 @@ def redraw(
     generator: torch.Generator,
     tied: bool,
     masks: tuple[Tensor, Tensor] | None = None,
+    ranks: Ranks = ALONE,
 ) -> Redrawn:
     """New rows that point at what single positions lack.
 
@@ -44,20 +47,23 @@ def redraw(
 
     Args:
         dead: latents to draw anew.
-        x: activations read, in standard units.
+        x: activations read, in standard units; at all positions, whatever is dealt.
         residual: what was missed of those written.
         encoder: all rows, of which the living ones set the size.
         generator: of the draw, on the CPU.
         tied: whether the dictionary writes what it reads.
         masks: where encoder and decoder may differ from 0; None for anywhere.
+        ranks: what latents are dealt to.
     """
     error = residual.square().sum(dim=1).to("cpu", torch.float64)
     chance = (error / error.max().clamp_min(torch.finfo(torch.float64).tiny)).square()
-    count = min(len(dead), int((chance > 0).sum()))
+    before, every = ranks.before(len(dead))
+    count = min(every, int((chance > 0).sum()))
     if not count:
         return Redrawn(dead[:0], encoder[:0], residual[:0])
     chosen = torch.multinomial(chance, count, generator=generator).to(x.device)
-    dead = dead[:count]
+    chosen = chosen[before : before + len(dead)]
+    dead = dead[: len(chosen)]
     decoder, read = residual[chosen], residual[chosen] if tied else x[chosen]
     if masks is not None:
         read, decoder = read * masks[0][dead], decoder * masks[1][dead]
@@ -65,7 +71,8 @@ def redraw(
     dead, read, decoder = dead[usable], read[usable], decoder[usable]
     living = torch.ones(len(encoder), dtype=torch.bool, device=encoder.device)
     living[dead] = False
-    size = encoder[living].norm(dim=1).mean() if bool(living.any()) else 1.0
+    norms, lived = ranks.total(encoder[living].norm(dim=1).sum()), ranks.total(living.double().sum())
+    size = norms / lived if lived > 0 else 1.0
     return Redrawn(
         dead,
         SHARE * size * read / read.norm(dim=1, keepdim=True),

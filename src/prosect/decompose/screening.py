@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from prosect.decompose.sparsity import GROUP, floor_of_all, largest
+from prosect.decompose.sparsity import GROUP, floor_of_all, largest, some_largest
 
 SPARE = 32
 """Candidates beyond k that are computed in float32."""
@@ -67,7 +67,7 @@ def screened(
         k: how many.
     """
     screen = _products_and_bias(x, encoder, bias)
-    candidates = largest(screen, k + SPARE)
+    candidates = some_largest(screen, k + SPARE)
     floor = screen.gather(1, candidates).amin(dim=1).float()
     exact = products(candidates, x, encoder) + bias[candidates]
     best = exact.topk(k, dim=1, sorted=False)

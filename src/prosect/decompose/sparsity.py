@@ -101,10 +101,26 @@ GROUP = 8
 
 
 def largest(pre: Float[Tensor, "n latents"], k: int) -> Int[Tensor, "n k"]:
-    """Where the k largest entries of each row are; exact, and faster than topk alone on wide rows.
+    """Where the k largest entries of each row are, in no particular order; exact.
+
+    Of equal positive entries the first are taken, so that the choice is one that several processes can agree on.
+    """
+    n, latents = pre.shape
+    if k >= latents:
+        return torch.arange(latents, device=pre.device).expand(n, latents)
+    out = some_largest(pre, k)
+    least = pre.gather(1, out).amin(dim=1, keepdim=True)
+    tied = ((pre >= least).sum(dim=1) > k) & (least[:, 0] > 0)
+    if bool(tied.any()):
+        out[tied] = pre[tied].sort(dim=1, descending=True, stable=True).indices[:, :k]
+    return out
+
+
+def some_largest(pre: Float[Tensor, "n latents"], k: int) -> Int[Tensor, "n k"]:
+    """Where the k largest entries of each row are; of equal ones any, and faster than topk on wide rows.
 
     Columns are dealt into groups of `GROUP`. An entry among the k largest is at most its group's maximum,
-    so it lies in one of the k groups with the largest maxima, and topk need only look there.
+    so it lies in one of the k groups with the largest maxima, and one need only look there.
     """
     n, latents = pre.shape
     groups = latents // GROUP
@@ -156,14 +172,19 @@ SCREEN = 128
 def largest_of_all(x: Float[Tensor, "n width"], count: int) -> Int[Tensor, " count"]:
     """Where the ``count`` largest entries of a whole array are, in the array laid flat, ascending; exact.
 
-    Few entries are as large as `floor_of_all`, and only those remain to be sorted.
+    Few entries are as large as `floor_of_all`, and only those remain to be looked at. Of equal entries the first
+    are taken.
     """
     flat, floor = x.reshape(-1), floor_of_all(x, count)
     candidates = torch.arange(0) if floor is None else (flat >= floor).nonzero().squeeze(1)
     if len(candidates) < count:  # too few to screen, or NaN among them
         candidates = torch.arange(len(flat), device=flat.device)
-    chosen = flat[candidates].topk(count, sorted=False).indices
-    return candidates[chosen].sort().values
+    values = flat[candidates].nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    last = values.topk(count, sorted=False).values.min()
+    above = values > last
+    tied = (values == last).nonzero().squeeze(1)[: count - int(above.sum())]
+    above[tied] = True
+    return candidates[above]
 
 
 def floor_of_all(x: Float[Tensor, "n width"], count: int) -> Float[Tensor, ""] | None:

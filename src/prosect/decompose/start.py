@@ -12,6 +12,9 @@ from torch import Tensor
 from prosect.core.errors import BadInput
 from prosect.decompose.recipe import Recipe
 
+DRAWN = 1024
+"""Random rows drawn at a time."""
+
 
 class Scaling(NamedTuple):
     """How sites side by side are standardised: (x - centre) / scale, one scale for each site."""
@@ -67,16 +70,26 @@ def geometric_median(
     return at
 
 
-def on_sphere(like: Tensor, generator: torch.Generator, mask: Tensor | None = None) -> Tensor:
+def on_sphere(like: Tensor, generator: torch.Generator, mask: Tensor | None = None, begin: int = 0) -> Tensor:
     """Rows of norm 1 in uniformly random directions, drawn on the CPU so that devices agree.
 
     Args:
         like: gives shape, dtype and device.
         generator: of the draw.
         mask: where a row may differ from 0; None for anywhere.
+        begin: which of all rows the first is, where ranks have some of them each; those before are drawn too,
+            a few at a time, and thrown away.
     """
-    drawn: Tensor = torch.randn(like.shape, generator=generator, dtype=torch.float64)
-    if mask is not None:
-        drawn *= mask.cpu()
-    drawn /= drawn.norm(dim=1, keepdim=True)
-    return drawn.to(like)
+    out = torch.empty_like(like, requires_grad=False)
+    rows, width = like.shape
+    for start in range(0, begin + rows, DRAWN):
+        stop = min(start + DRAWN, begin + rows)
+        drawn: Tensor = torch.randn((DRAWN, width), generator=generator, dtype=torch.float64)
+        here = slice(max(start, begin) - begin, stop - begin)
+        if stop <= begin:
+            continue
+        drawn = drawn[max(start, begin) - start : stop - start]
+        if mask is not None:
+            drawn = drawn * mask[here].cpu()
+        out[here] = (drawn / drawn.norm(dim=1, keepdim=True)).to(out)
+    return out

@@ -12,19 +12,19 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from prosect.core.canonical import Json, plain
-from prosect.core.errors import BadInput, Conflict, ShapeMismatch, TooLittleData
+from torch import Tensor
+
+from prosect.core.errors import BadInput, ShapeMismatch, TooLittleData, Unsupported
 from prosect.core.progress import Step, say
 from prosect.core.progress import step as progress_step
-from prosect.core.schema import SCHEMA, check_version
 from prosect.decompose.base import needed
 from prosect.decompose.contract import ActivationStream
 from prosect.decompose.dictionary import Dictionary
+from prosect.decompose.ranks.checkpoints import keep
+from prosect.decompose.ranks.dealt import ALONE, Ranks
 from prosect.decompose.streams import batches, first
-from prosect.decompose.train import NOTES, finished
+from prosect.decompose.train import NOTES, asked_of, finished, resumed
 from prosect.decompose.trainer import Trainer
-from prosect.store.run import differences
-from prosect.store.tensors import load_tensors, save_tensors
 
 PAUSE = 60.0
 """Seconds between lines on how training goes, where there is no terminal to show bars on."""
@@ -39,52 +39,39 @@ class Training:
         stream: on what.
         steps: of the whole training.
         workspace: where its checkpoint lies; None for nowhere.
+        ranks: what positions are dealt to.
 
     Attributes:
         note: how it does, in words.
     """
 
     def __init__(
-        self, name: str, dictionary: Dictionary, stream: ActivationStream, steps: int, workspace: Path | None
+        self,
+        name: str,
+        dictionary: Dictionary,
+        stream: ActivationStream,
+        steps: int,
+        workspace: Path | None,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.name, self.dictionary, self.note = name, dictionary, ""
         self.widths = {site: stream.widths[site] for site in needed(dictionary, stream)}
-        self.trainer = Trainer(dictionary, self.widths, steps)
+        self.trainer = Trainer(dictionary, self.widths, steps, ranks)
         self.path = None if workspace is None else Path(workspace) / f"{name}.safetensors"
-        self.asked = plain(
-            {"dictionary": dictionary.asked(), "stream": stream.digest, "positions": len(stream)}
-        )
-        self.begun = self.path is not None and self.path.exists()
-        if self.begun:
-            self._restore()
-
-    def _restore(self) -> None:
-        assert self.path is not None  # begun
-        tensors, about = load_tensors(self.path)
-        mend = "another folder, or deleting that file to begin again"
-        if not isinstance(about, dict) or "asked" not in about:
-            raise BadInput(f"{self.path}, which is no checkpoint", "one that training wrote", mend)
-        check_version(about.get("schema"), str(self.path))
-        if about["asked"] != self.asked:
-            raise Conflict(
-                f"{self.path}, a checkpoint of another training "
-                f"({'; '.join(differences(about['asked'], self.asked))})",
-                "one of this dictionary on these activations",
-                mend,
-            )
-        self.trainer.restore(tensors, about["step"], about["history"])
+        self.asked = asked_of(dictionary, stream)
+        self.begun = resumed(self.trainer, self.path, self.asked)
 
     def keep(self) -> None:
         """Write the checkpoint, in the place of the last one."""
         if self.path is not None:
             step, history = self.trainer.step, self.trainer.history
-            about: Json = {"schema": SCHEMA, "asked": self.asked, "step": step, "history": history}
-            save_tensors(self.path, self.trainer.tensors(), about)
+            about = {"asked": self.asked, "step": step, "history": history}
+            keep(self.path, self.trainer.tensors(), about, self.trainer.ranks)
 
-    def advance(self, batch: Mapping[str, object], note_every: int, every: int) -> None:
+    def advance(self, batch: Mapping[str, Tensor], note_every: int, every: int) -> None:
         """One step; measured and kept where it is time."""
         trainer = self.trainer
-        trainer.advance({site: batch[site] for site in self.widths})  # type: ignore[misc]
+        trainer.advance(trainer.ranks.share({site: batch[site] for site in self.widths}))
         last = trainer.step == trainer.steps
         if trainer.step % note_every == 0 or last:
             self.note = trainer.note()
@@ -103,6 +90,7 @@ def train_together(
     stream: ActivationStream,
     workspace: Path | None = None,
     every: int = 500,
+    ranks: Ranks = ALONE,
 ) -> int:
     """Train dictionaries, each batch going to every one of them.
 
@@ -114,6 +102,7 @@ def train_together(
         stream: activations at the sites that any of them reads or writes.
         workspace: a folder for checkpoints, one file for each.
         every: training steps between checkpoints.
+        ranks: what positions are dealt to; each rank goes through the whole stream and takes its share.
 
     Returns:
         Positions gone through.
@@ -124,6 +113,7 @@ def train_together(
         UnknownName: the stream lacks a site.
         NotFinite: an activation is NaN or infinite, or a training diverged.
         Conflict: the workspace holds a checkpoint of another training; what differs is named.
+        Unsupported: one of them is to be trained end to end.
     """
     rows = batch_rows(dictionaries.values())
     steps = len(stream) // rows
@@ -133,9 +123,12 @@ def train_together(
             f"at least one batch of {rows:,}",
             "more positions, or a smaller batch",
         )
+    through = [name for name, d in dictionaries.items() if d.recipe.end_to_end]
+    if through:
+        raise Unsupported(f"{through[0]}, trained end to end beside others", "Dictionary.fit, one by one")
     if every < 1:
         raise BadInput(f"a checkpoint every {every} steps", "at least 1")
-    under_way = [Training(n, d, stream, steps, workspace) for n, d in dictionaries.items()]
+    under_way = [Training(n, d, stream, steps, workspace, ranks) for n, d in dictionaries.items()]
     fresh = [t for t in under_way if not t.begun]
     if fresh:  # all start from the same rows, which are read once
         sample = first(stream, max(t.dictionary.recipe.start_rows for t in fresh))
@@ -181,6 +174,8 @@ def rounds(
 ) -> list[dict[str, Dictionary]]:
     """Dictionaries dealt into as few passes over the activations as memory allows, in their order.
 
+    One that is trained end to end goes alone, for what it learns from are passes of the model with it inside.
+
     Args:
         dictionaries: by name.
         widths: of their sites.
@@ -191,7 +186,7 @@ def rounds(
     """
     out: list[dict[str, Dictionary]] = []
     held = 0
-    for name, dictionary in dictionaries.items():
+    for name, dictionary in sorted(dictionaries.items(), key=lambda item: item[1].recipe.end_to_end):
         bytes_needed = training_bytes(dictionary, widths)
         if bytes_needed > memory:
             raise BadInput(
@@ -199,11 +194,12 @@ def rounds(
                 f"at most {memory / 2**30:,.2f} GiB",
                 "fewer latents, a smaller batch, or more memory for it",
             )
-        if not out or held + bytes_needed > memory:
+        alone = dictionary.recipe.end_to_end
+        if not out or alone or held + bytes_needed > memory:
             out.append({})
             held = 0
         out[-1][name] = dictionary
-        held += bytes_needed
+        held = memory if alone else held + bytes_needed
     return out
 
 

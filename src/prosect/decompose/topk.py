@@ -12,8 +12,9 @@ from torch import Tensor
 
 from prosect.decompose.kernels import Picks, decode
 from prosect.decompose.objective import Chosen, Objective, Outcome, Step, require
+from prosect.decompose.ranks.dealt import ALONE, Ranks
 from prosect.decompose.screening import screened, screened_of_all, worthwhile
-from prosect.decompose.sparsity import Sparsity, Threshold, TopK, largest, largest_of_all
+from prosect.decompose.sparsity import Sparsity, Threshold, TopK
 
 SHARES = (1 / 32, 3 / 32, 7 / 32, 15 / 32, 1.0)
 """Prefixes of Matryoshka unless told otherwise: groups of 1/32, 1/16, 1/8, 1/4 and the rest of the latents."""
@@ -43,9 +44,11 @@ class EachTopK(Objective):
         """k."""
         return float(self.k)
 
-    def select(self, pre: Float[Tensor, "n latents"], learned: Mapping[str, Tensor]) -> Picks:
+    def select(
+        self, pre: Float[Tensor, "n latents"], learned: Mapping[str, Tensor], ranks: Ranks = ALONE
+    ) -> Picks:
         """The k largest of each row."""
-        return Picks.fixed(largest(pre, self.k), pre.shape[1])
+        return ranks.largest(pre, self.k)
 
     def choose(
         self,
@@ -53,10 +56,11 @@ class EachTopK(Objective):
         encoder: Float[Tensor, "latents reads"],
         bias: Float[Tensor, " latents"],
         learned: Mapping[str, Tensor],
+        ranks: Ranks = ALONE,
     ) -> Chosen:
         """See `Objective.choose`; screened in bfloat16 first where that is quicker, to the same latents."""
-        if not worthwhile(encoder, self.k):
-            return super().choose(x, encoder, bias, learned)
+        if ranks.size > 1 or not worthwhile(encoder, self.k):
+            return super().choose(x, encoder, bias, learned, ranks)
         found = screened(x, encoder, bias, self.k)
         return Chosen(Picks.fixed(found.indices, len(encoder)), found.values.reshape(-1))
 
@@ -92,10 +96,12 @@ class BatchTopK(Objective):
         """Raises BadInput unless 1 ≤ k ≤ latents."""
         TopK(self.k).check(latents)
 
-    def select(self, pre: Float[Tensor, "n latents"], learned: Mapping[str, Tensor]) -> Picks:
+    def select(
+        self, pre: Float[Tensor, "n latents"], learned: Mapping[str, Tensor], ranks: Ranks = ALONE
+    ) -> Picks:
         """The k · n largest of all, where they are positive."""
         n, latents = pre.shape
-        places = largest_of_all(pre, self.k * n)
+        places = ranks.largest_of_all(pre, self.k * ranks.positions(n))
         return Picks.at(places[pre.reshape(-1)[places] > 0], n, latents)
 
     def choose(
@@ -104,12 +110,14 @@ class BatchTopK(Objective):
         encoder: Float[Tensor, "latents reads"],
         bias: Float[Tensor, " latents"],
         learned: Mapping[str, Tensor],
+        ranks: Ranks = ALONE,
     ) -> Chosen:
         """See `Objective.choose`; screened in bfloat16 first where that is quicker, to the same latents."""
         n, latents = len(x), len(encoder)
-        found = screened_of_all(x, encoder, bias, self.k * n) if worthwhile(encoder, self.k) else None
+        quick = ranks.size == 1 and worthwhile(encoder, self.k)
+        found = screened_of_all(x, encoder, bias, self.k * n) if quick else None
         if found is None:
-            return super().choose(x, encoder, bias, learned)
+            return super().choose(x, encoder, bias, learned, ranks)
         fires = found.values > 0
         return Chosen(Picks.at(found.places[fires], n, latents), found.values[fires])
 
@@ -153,10 +161,12 @@ class Matryoshka(BatchTopK):
 
     def loss(self, step: Step) -> Outcome:
         """The mean over prefixes of what each leaves."""
-        codes = self.fire(step)
-        latents, width = step.decoder.shape
-        sizes = torch.tensor(self.sizes(latents), device=codes.device)
-        parts = decode(step.picks.grouped(sizes), codes, step.decoder).view(-1, len(sizes), width)
+        codes, ranks = self.fire(step), step.ranks
+        here, width = step.decoder.shape
+        latents = ranks.latents(here)
+        sizes = torch.tensor(self.sizes(latents), device=codes.device) - ranks.span(latents).start
+        parts = ranks.whole(decode(step.picks.grouped(sizes.clamp(0, here)), codes, step.decoder))
+        parts = parts.view(-1, len(sizes), width)
         rest = step.target - step.offset
         if step.around is not None:
             rest = rest - step.around

@@ -6,19 +6,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import Tensor
 
-from prosect.core.canonical import Json, digest
+from prosect.core.canonical import Json, plain
 from prosect.core.errors import BadInput, Conflict, ShapeMismatch, TooLittleData
 from prosect.core.progress import step as progress_step
-from prosect.core.schema import SCHEMA, check_version
 from prosect.decompose.base import needed
 from prosect.decompose.calibrate import calibrated
 from prosect.decompose.contract import ActivationStream
 from prosect.decompose.dictionary import Weights
-from prosect.decompose.streams import batches, first
+from prosect.decompose.ranks.checkpoints import ELSE, found, keep
+from prosect.decompose.ranks.dealt import ALONE, Ranks
+from prosect.decompose.streams import first
 from prosect.decompose.trainer import Trainer
-from prosect.store.tensors import load_tensors, save_tensors
+from prosect.store.run import differences
 
 if TYPE_CHECKING:
     from prosect.decompose.dictionary import Dictionary
@@ -31,7 +31,7 @@ class Trained(NamedTuple):
     """What training gives.
 
     Attributes:
-        weights: in the form used after training.
+        weights: in the form used after training; where latents are dealt, of those that are here.
         history: L0, FVU and share of dead latents in the batches at about `NOTES` steps.
         facts: see `Dictionary.facts_`.
     """
@@ -47,50 +47,93 @@ def train(
     workspace: Path | None = None,
     every: int = 500,
     fresh: ActivationStream | None = None,
+    ranks: Ranks = ALONE,
 ) -> Trained:
     """Train what ``dictionary`` asks for; see `Dictionary.fit`."""
-    batch_rows = dictionary.recipe.batch
-    steps = len(stream) // batch_rows
-    if steps < 1:
-        raise TooLittleData(
-            f"{len(stream):,} positions for {dictionary.name}",
-            f"at least one batch of {batch_rows:,}",
-            "more positions, more epochs, or a smaller batch",
-        )
     if every < 1:
         raise BadInput(f"a checkpoint every {every} steps", "at least 1")
-    sites = needed(dictionary, stream)
-    trainer = Trainer(dictionary, {site: stream.widths[site] for site in sites}, steps)
-    checkpoint, key = None, ""
-    if workspace is not None:
-        checkpoint = Path(workspace) / "checkpoint.safetensors"
-        key = digest({"asked": dictionary.asked(), "stream": stream.digest, "positions": len(stream)})
-    if checkpoint is not None and checkpoint.exists():
-        trainer.restore(*_read(checkpoint, key))
-    else:
+    trainer = trainer_for(dictionary, stream, ranks)
+    steps = trainer.steps
+    checkpoint = None if workspace is None else Path(workspace) / "checkpoint.safetensors"
+    asked = None if checkpoint is None and ranks.size == 1 else asked_of(dictionary, stream)
+    if not resumed(trainer, checkpoint, asked):
         trainer.start(stream)
 
     note_every = max(1, steps // NOTES)
     with progress_step(f"training {dictionary.name}", total=steps, unit="steps") as shown:
         shown.advance(trainer.step)
-        for batch in batches(stream, sites, batch_rows, skip=trainer.step * batch_rows):
-            trainer.advance(batch)
+        for _ in trainer.over(stream):
             shown.advance()
             if trainer.step % note_every == 0 or trainer.step == steps:
                 shown.note(trainer.note())
             if checkpoint is not None and trainer.step % every == 0 and trainer.step < steps:
-                about = {
-                    "schema": SCHEMA,
-                    "key": key,
-                    "step": trainer.step,
-                    "history": trainer.history,
-                }
-                save_tensors(checkpoint, trainer.tensors(), about)
+                about = {"asked": asked, "step": trainer.step, "history": trainer.history}
+                keep(checkpoint, trainer.tensors(), about, ranks)
     if trainer.step != steps:
         raise ShapeMismatch(
-            f"{trainer.step * batch_rows:,} positions in a stream of {len(stream):,}", "as many as it says"
+            f"{trainer.step:,} batches in a stream of {len(stream):,} positions", "as many as it says"
         )
     return finished(trainer, stream, fresh)
+
+
+def trainer_for(dictionary: Dictionary, stream: ActivationStream, ranks: Ranks = ALONE) -> Trainer:
+    """What trains it on that stream, not started yet.
+
+    Raises:
+        TooLittleData: the stream has less than one batch.
+        UnknownName: it lacks a site.
+        Unsupported: end-to-end training where it cannot be.
+    """
+    sites = needed(dictionary, stream)
+    if dictionary.recipe.end_to_end:
+        from prosect.decompose.through import ThroughTrainer
+
+        return ThroughTrainer(dictionary, stream, ranks)
+    rows = dictionary.recipe.batch
+    steps = len(stream) // rows
+    if steps < 1:
+        raise TooLittleData(
+            f"{len(stream):,} positions for {dictionary.name}",
+            f"at least one batch of {rows:,}",
+            "more positions, more epochs, or a smaller batch",
+        )
+    return Trainer(dictionary, {site: stream.widths[site] for site in sites}, steps, ranks)
+
+
+def asked_of(dictionary: Dictionary, stream: ActivationStream) -> Json:
+    """What a checkpoint is for."""
+    return plain({"dictionary": dictionary.asked(), "stream": stream.digest, "positions": len(stream)})
+
+
+def resumed(trainer: Trainer, checkpoint: Path | None, asked: Json) -> bool:
+    """Whether there was a checkpoint to go on from, as all ranks now do.
+
+    Args:
+        trainer: as it was made.
+        checkpoint: where one may be.
+        asked: what it must be for.
+
+    Raises:
+        Conflict: it is of another training (what differs is named), other ranks wrote it, or ranks are not at
+            the same thing.
+        BadInput: it is damaged.
+    """
+    kept = None if checkpoint is None else found(checkpoint, trainer.ranks)
+    if kept is not None and kept[1].get("asked") != asked:
+        raise Conflict(
+            f"{checkpoint}, a checkpoint of another training "
+            f"({'; '.join(differences(kept[1].get('asked'), asked))})",
+            "one of this dictionary on these activations",
+            ELSE,
+        )
+    trainer.ranks.agree(
+        "training or checkpoint", {"asked": asked, "step": None if kept is None else kept[1]["step"]}
+    )
+    if kept is None:
+        return False
+    tensors, about = kept
+    trainer.restore(tensors, about["step"], about["history"])
+    return True
 
 
 def finished(trainer: Trainer, stream: ActivationStream, fresh: ActivationStream | None = None) -> Trained:
@@ -98,18 +141,6 @@ def finished(trainer: Trainer, stream: ActivationStream, fresh: ActivationStream
     dictionary = trainer.dictionary
     sample = first(stream if fresh is None else fresh, dictionary.recipe.calibration_rows).arrays
     x = torch.cat([sample[site].to(trainer.encoder) for site in dictionary.reads], dim=1)
-    weights, facts = calibrated(trainer.weights(), trainer.objective, x)
+    weights, facts = calibrated(trainer.weights(), trainer.objective, x, trainer.ranks.lasting)
     facts |= {"fresh": fresh is not None, "scales": trainer.scales()}
     return Trained(weights, trainer.history, facts)
-
-
-def _read(checkpoint: Path, key: str) -> tuple[dict[str, Tensor], int, list[dict[str, Json]]]:
-    tensors, about = load_tensors(checkpoint)
-    check_version(about.get("schema") if isinstance(about, dict) else None, str(checkpoint))
-    if about["key"] != key:
-        raise Conflict(
-            f"{checkpoint}, a checkpoint of another training",
-            "one of this dictionary on these activations, or none",
-            "another workspace, or deleting it",
-        )
-    return tensors, about["step"], about["history"]

@@ -9,7 +9,7 @@ of training is in their `Objective`. All that training carries from one step to 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,10 +22,11 @@ from prosect.decompose.contract import ActivationStream
 from prosect.decompose.dictionary import Weights
 from prosect.decompose.kernels import picked
 from prosect.decompose.layers import Masks, cross_layer_masks
-from prosect.decompose.objective import Step
+from prosect.decompose.objective import Step, mean_square
+from prosect.decompose.ranks.dealt import ALONE, Ranks
 from prosect.decompose.resampling import redraw
 from prosect.decompose.start import Scaling, on_sphere, scaling
-from prosect.decompose.streams import first
+from prosect.decompose.streams import batches, first
 
 if TYPE_CHECKING:
     from prosect.decompose.dictionary import Dictionary
@@ -44,19 +45,27 @@ class Trainer:
         dictionary: what is trained, and how.
         widths: of every site it reads or writes.
         steps: of the whole training.
+        ranks: what the work is dealt to; where latents are, weights and counters are those of this rank's.
 
     Attributes:
         step: steps done.
         idle: positions since each latent last fired.
+
+    Raises:
+        BadInput: the work cannot be dealt evenly.
     """
 
-    def __init__(self, dictionary: Dictionary, widths: Mapping[str, int], steps: int) -> None:
-        self.dictionary, self.steps, self.step = dictionary, steps, 0
+    def __init__(
+        self, dictionary: Dictionary, widths: Mapping[str, int], steps: int, ranks: Ranks = ALONE
+    ) -> None:
+        ranks.check(dictionary.recipe.batch, dictionary.latents)
+        self.dictionary, self.steps, self.step, self.ranks = dictionary, steps, 0, ranks
         self.recipe = recipe = dictionary.recipe
         self.objective = dictionary.trained_by
         self.reads = {site: widths[site] for site in dictionary.reads}
         self.writes = {site: widths[site] for site in dictionary.writes}
-        device, latents = dictionary.device, dictionary.latents
+        self.span = ranks.span(dictionary.latents)
+        device, latents = dictionary.device, self.span.stop - self.span.start
         read, written = sum(self.reads.values()), sum(self.writes.values())
         self.encoder = torch.zeros((latents, read), device=device, requires_grad=True)
         self.bias = torch.zeros(latents, device=device, requires_grad=True)
@@ -69,7 +78,9 @@ class Trainer:
         self.state = self.objective.state()
         self.masks: Masks | None = None
         if dictionary.cross_layer:
-            self.masks = Masks(*(m.to(device) for m in cross_layer_masks(latents, self.reads, self.writes)))
+            masks = cross_layer_masks(dictionary.latents, self.reads, self.writes)
+            of_latents = (masks.encoder[self.span], masks.decoder[self.span])
+            self.masks = Masks(*(m.to(device) for m in (*of_latents, masks.skip)))
         self.spans = tuple(dictionary.span(self.writes, site) for site in self.writes)
         self.idle = torch.zeros(latents, dtype=torch.long, device=device)
         self.history: list[dict[str, Json]] = []
@@ -108,13 +119,15 @@ class Trainer:
         self.write = write._replace(scale=write.scale / self._site_weights().sqrt())
         seed = self.dictionary.seed.child("dictionary", "start")
         encoder, decoder = self.masks[:2] if self.masks else (None, None)
+        begin = self.span.start
         with torch.no_grad():
-            self.decoder.copy_(on_sphere(self.decoder, seed.child("decoder").torch(), decoder))
+            self.decoder.copy_(on_sphere(self.decoder, seed.child("decoder").torch(), decoder, begin))
             self.encoder.copy_(
                 self.decoder
                 if self.tied and self.masks is None
-                else on_sphere(self.encoder, seed.child("encoder").torch(), encoder)
+                else on_sphere(self.encoder, seed.child("encoder").torch(), encoder, begin)
             )
+            self.ranks.alike(self.tensors())
 
     def _site_weights(self) -> Tensor:
         given = self.recipe.site_weights or {}
@@ -127,12 +140,24 @@ class Trainer:
         scale = self.write.scale * self._site_weights().sqrt()
         return {site: float(scale[span][0]) for site, span in zip(self.writes, self.spans, strict=True)}
 
+    def over(self, stream: ActivationStream) -> Iterator[None]:
+        """Go through what is left of a stream, of which ranks take their shares; yields after each step."""
+        sites, rows = tuple(dict.fromkeys((*self.reads, *self.writes))), self.recipe.batch
+        for batch in batches(stream, sites, rows, skip=self.step * rows):
+            self.advance(self.ranks.share(batch))
+            yield
+
     def advance(self, batch: Mapping[str, Tensor]) -> None:
-        """One training step on a batch of {site: (n, width)}."""
-        x, y = self._standard(batch, self.reads, self.read), self._standard(batch, self.writes, self.write)
+        """One training step on a batch of {site: (n, width)}; where positions are dealt, on this rank's share."""
+        self._learn(
+            self._standard(batch, self.reads, self.read), self._standard(batch, self.writes, self.write)
+        )
+
+    def _learn(self, x: Tensor, y: Tensor, error: Callable[[Tensor], Tensor] = mean_square) -> None:
+        """One step on what is read and what should be written, in standard units."""
         learned = self.parameters()
         with torch.no_grad():
-            picks, values = self.objective.choose(x, self.encoder, self.bias, learned)
+            picks, values = self.objective.choose(x, self.encoder, self.bias, learned, self.ranks)
         outcome = self.objective.loss(
             Step(
                 picks=picks,
@@ -145,39 +170,48 @@ class Trainer:
                 state=self.state,
                 spans=self.spans,
                 progress=self.step / self.steps,
+                ranks=self.ranks,
+                error=error,
             )
         )
         codes, residual, loss = outcome
+        missing = self._missing(residual)
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        self._revive(x, residual.detach())
+        self._revive(x, missing.detach())
         with torch.no_grad():
             self._descend()
-            fired = torch.bincount(picks.latents, (codes > 0).double(), len(self.idle))
-            self.idle += len(x)
-            self.idle[fired > 0] = 0
+            fired = torch.bincount(picks.latents, (codes > 0).double(), len(self.idle)).double()  # if none
+            self.idle += self.ranks.positions(len(x))
+            self.idle[self.ranks.mean(fired) > 0] = 0
             self.step += 1
             if self.step in self.resample_at:
-                self._resample(x, residual)
+                self._resample(self.ranks.gathered(x), self.ranks.gathered(missing))
         self._last = {"residual": residual.detach(), "y": y, "codes": codes.detach()}
 
     def _revive(self, x: Tensor, residual: Tensor) -> None:
         """Add the gradients of the auxiliary loss to the rows of dead latents, the only ones that have any."""
         dead = self._dead()
-        if not (len(dead) and self.recipe.aux and self.objective.auxk):
+        every = self.ranks.before(len(dead))[1]
+        if not (every and self.recipe.aux and self.objective.auxk):
             return
-        named = (self.encoder, self.bias, self.decoder)
+        named, count = (self.encoder, self.bias, self.decoder), min(self.aux_latents, every)
         encoder, bias, decoder = (p.detach()[dead] for p in named)
-        _, *gradients = auxiliary(residual, x, encoder, bias, decoder, self.aux_latents)
+        _, *gradients = auxiliary(residual, x, encoder, bias, decoder, count, self.ranks)
         for parameter, gradient in zip(named, gradients, strict=True):
             assert parameter.grad is not None  # every loss reaches encoder, bias and decoder
             parameter.grad[dead] += self.recipe.aux * gradient
+
+    def _missing(self, residual: Tensor) -> Tensor:
+        """What dead latents should learn to write."""
+        return residual
 
     def _dead(self) -> Tensor:
         return (self.idle >= self.dead_after).nonzero().squeeze(1)
 
     def _descend(self) -> None:
         """Step along the gradient, on the sphere and inside the masks."""
+        self.ranks.average({name: p.grad for name, p in self.parameters().items() if p.grad is not None})
         gradient = self.decoder.grad
         assert gradient is not None  # the decoder is in every loss
         if self.masks is not None:
@@ -204,6 +238,7 @@ class Trainer:
             self.dictionary.seed.child("dictionary", "resample", self.step).torch(),
             self.tied,
             self.masks[:2] if self.masks else None,
+            self.ranks,
         )
         self.encoder[made.latents], self.decoder[made.latents] = made.encoder, made.decoder
         fresh = {"bias": torch.zeros_like(self.bias), **self.objective.extra(len(self.idle))}
@@ -221,11 +256,12 @@ class Trainer:
             NotFinite: training diverged.
         """
         residual, y, codes = self._last["residual"], self._last["y"], self._last["codes"]
-        spread = (y - y.mean(dim=0)).square().sum(dtype=torch.float64)
-        fvu = float(residual.square().sum(dtype=torch.float64) / spread)
-        l0 = float((codes > 0).sum()) / len(y)
-        dead = float((self.idle >= self.dead_after).double().mean())
-        if not torch.isfinite(residual).all():
+        ranks = self.ranks
+        spread = ranks.mean((y - ranks.mean(y.mean(dim=0))).square().sum(dtype=torch.float64))
+        fvu = float(ranks.mean(residual.square().sum(dtype=torch.float64)) / spread)
+        l0 = float(ranks.total((codes > 0).double().sum())) / len(y)
+        dead = float(ranks.total((self.idle >= self.dead_after).double().sum())) / self.dictionary.latents
+        if float(ranks.total((~torch.isfinite(residual)).double().sum())) > 0:
             raise NotFinite(
                 f"NaN or infinity at step {self.step} of training {self.dictionary.name}",
                 "a loss that stays finite",

@@ -1,0 +1,1 @@
+"""One dictionary trained by several processes, with the result that one process would have."""
