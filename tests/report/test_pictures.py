@@ -118,7 +118,7 @@ def test_a_dense_map_says_where_a_cell_is_and_its_largest_in_words():
     page = page_of(simple(tuple(map(tuple, values.tolist())), control=tuple(map(tuple, values.tolist()))))
     cell = bodies(page)[0][1][17]
     assert cell.one("b").attributes["data-at"] == "r1, c17" and cell.words == "−4.00"
-    assert "Largest: r1 at c17 −4.00 (control −4.00); r2 at c5 3.00 (control 3.00)." in page.words
+    assert "Largest: r1 at c17: −4.00 (control −4.00); r2 at c5: 3.00 (control 3.00)." in page.words
     stops = [n.words for n in page.all("td", tabindex="0")]
     assert stops == ["−4.00", "3.00"]  # the keyboard stops at what is worth a look, not at 120 cells
 
@@ -161,7 +161,7 @@ def test_a_map_that_is_too_large_shows_its_best_part_and_counts_the_rest():
     assert "rows 7 to 70 of 70 and columns 37 to 100 of 100" in said
     assert f"{7000 - 64 * 64:,} cells are in findings.json alone, 1 of them claimed" in said
     assert "1 claimed cell of the records lie outside" in said
-    assert "r0 at c0 −9.00" in said  # the largest, though it is not drawn
+    assert "r0 at c0: −9.00" in said  # the largest, though it is not drawn
 
 
 def test_names_that_are_tokens_show_their_white_space_and_long_ones_are_cut():

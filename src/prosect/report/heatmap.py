@@ -243,7 +243,7 @@ def _cell(value: float, largest: float, at: str, ends: str, claimed: bool, stop:
 
 
 def _said(row: Heading, column: Heading, value: float, ends: str, control: float | None) -> str:
-    said = f"{row.shown} at {column.shown} {number(float(value))} {ends}".rstrip()
+    said = f"{row.shown} at {column.shown}: {number(float(value))} {ends}".rstrip()
     if control is None:
         return said
     return f"{said} (control {'nothing' if np.isnan(control) else number(float(control))})"
