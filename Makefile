@@ -25,7 +25,7 @@ test: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "prosect needs Python 3.11, 3.12 or 3.13; set PYTHON=..."; exit 2; }
