@@ -101,6 +101,18 @@ DESCRIPTIONS = Registry(
             "prosect.describe.synthesis.strings:StringActivation",
             "what a string of tokens does to a unit",
         ),
+        "concept-reading": (
+            "prosect.describe.probes.reading:ConceptReading",
+            "how often a linear probe tells a concept right",
+        ),
+        "additive-table": (
+            "prosect.describe.additive:AdditiveTable",
+            "a sum of tables over the last few tokens",
+        ),
+        "surrogate": (
+            "prosect.describe.surrogate:SurrogateRule",
+            "a linear model, a tree or a sum of functions",
+        ),
         "map-agreement": (
             "prosect.describe.attribution.agreement:MapAgreement",
             "how well an attribution map orders features by what replacing them does",
