@@ -50,7 +50,7 @@ MOST_VALUES = 512
 MOST_PAIRS = 4096  # of values, in a sequence map: a neuron for each at worst
 FINEST = 1e-3  # distance of two numbers that neurons must tell apart
 LARGEST = 1000.0  # of a number: float32 keeps 1e-4 of it
-STEEPEST = 16.0  # activation of a ramp, before its rounding is taken away
+STEEPEST = 300.0  # activation of a ramp, before its rounding is taken away
 TOO_STEEP = 300.0  # beyond it rounding reaches other variables
 
 
