@@ -50,7 +50,8 @@ MOST_VALUES = 512
 MOST_PAIRS = 4096  # of values, in a sequence map: a neuron for each at worst
 FINEST = 1e-3  # distance of two numbers that neurons must tell apart
 LARGEST = 1000.0  # of a number: float32 keeps 1e-4 of it
-STEEPEST = 16.0  # activation of a ramp, before its rounding is taken away
+STEEPEST = 300.0  # activation of a ramp, before its rounding is taken away
+TOO_STEEP = 300.0  # beyond it rounding reaches other variables
 
 
 def check(program: Program) -> Checked:
@@ -328,6 +329,14 @@ class _Checker:
             if table[i] != table[i + 1] and gap < FINEST:
                 pair = f"{of.values[i]} and {of.values[i + 1]}"
                 self.refuse(e, f"has to tell {pair} of {of.name} apart", f"numbers at least {FINEST:g} apart")
+        largest = steepness(of, table)[1]
+        if largest > TOO_STEEP:
+            self.refuse(
+                e,
+                f"tells so many numbers of {of.name} apart that neurons reach {largest:.0f}",
+                f"at most {TOO_STEEP:g}, which float32 leaves exact enough",
+                "numbers further apart",
+            )
 
     def _called(self, e: Expression, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         shown = ", ".join(str(a) for a in arguments)
