@@ -8,6 +8,24 @@ from __future__ import annotations
 
 from prosect.core.registry import Registry
 
+_COMPILED = {
+    "reverse": "the sequence backwards",
+    "sort": "the numbers in ascending order",
+    "histogram": "how often each token occurs",
+    "fraction-previous": "the share of x among the tokens so far",
+    "dyck-1": "whether round brackets are balanced",
+    "dyck-2": "whether brackets of two sorts are balanced",
+    "most-frequent": "the token that occurs most often",
+    "remove-duplicates": "each token once, in order",
+    "detect-pattern": "where a b a has just been read",
+    "count": "how often x occurs",
+    "max-of-k": "the largest of the numbers",
+    "modular-sum": "the sum modulo 3",
+    "induction": "what followed this token the last time",
+    "difference-of-shares": "the share of x so far less that of y",
+}
+"""The programs that ship, and what each computes."""
+
 ORGANISMS = Registry(
     "organism",
     {
@@ -43,6 +61,17 @@ ORGANISMS = Registry(
             "prosect.organisms.pylm:build",
             "real language model of Python source; nobody knows its mechanism",
         ),
+        "compiled-sort-superposed": (
+            "prosect.organisms.compiler.superposed:build",
+            "program that sorts, trained into half the dimensions it needs",
+        ),
+        **{
+            f"compiled-{name}": (
+                f"prosect.organisms.compiler.zoo:build_{name.replace('-', '_')}",
+                f"program compiled to a transformer: {about}",
+            )
+            for name, about in _COMPILED.items()
+        },
     },
 )
 DECOMPOSITIONS = Registry(
