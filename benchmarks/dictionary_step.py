@@ -4,7 +4,9 @@ What is compared is timed in turn, so that whatever else the machine does falls 
 a hundredth, a tenth and a quarter of the latents dead. Memory is kept as `prosect fit` keeps it. The bar for the
 large size is 1.5 products on a processor that multiplies bfloat16, and 2.2 on others.
 
-    python benchmarks/dictionary_step.py [--json FILE] [--pairs 30] [--large]
+    python benchmarks/dictionary_step.py [--json FILE] [--pairs 30] [--large] [--peer]
+
+``--peer`` puts a step of SAELens' own trainer beside ours, on the same batches, in the environment of `formats.py`.
 """
 
 from __future__ import annotations
@@ -74,11 +76,49 @@ def cost(width: int, latents: int, k: int, pairs: int, dead: float) -> tuple[flo
     return median(steps[3:]), median(products[3:])
 
 
+def beside_saelens(width: int, latents: int, k: int, pairs: int, dead: float) -> tuple[float, float]:
+    """Seconds of a step of SAELens' TopK trainer with its defaults, and of ours.
+
+    Its sparse activations are an option that stops with an error where latents are dead (6.54.12, torch 2.13).
+    """
+    from sae_lens import TopKTrainingSAE, TopKTrainingSAEConfig
+    from sae_lens.config import LoggingConfig, SAETrainerConfig
+    from sae_lens.training.sae_trainer import SAETrainer
+
+    x = torch.randn(BATCH, width, generator=Seed(0).torch())
+    config = TopKTrainingSAEConfig(d_in=width, d_sae=latents, k=k, dtype="float32", device="cpu")
+    theirs = SAETrainer(
+        SAETrainerConfig(
+            total_training_samples=10**6 * BATCH,
+            train_batch_size_samples=BATCH,
+            lr_end=3e-4,
+            logger=LoggingConfig(log_to_wandb=False),
+        ),
+        TopKTrainingSAE(config),
+        iter([]),
+    )
+    trainer, count = started(TopK(k), x, latents), int(dead * latents)
+
+    def peer() -> None:
+        theirs.n_forward_passes_since_fired.zero_()
+        theirs.n_forward_passes_since_fired[:count] = 10**6
+        theirs._train_step(theirs.sae, x)
+
+    def own() -> None:
+        trainer.idle.zero_()
+        trainer.idle[:count] = 10**9
+        trainer.advance({"x": x})
+
+    times = [(timed(peer), timed(own)) for _ in range(pairs + 2)][2:]
+    return median(t for t, _ in times), median(t for _, t in times)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path)
     parser.add_argument("--pairs", type=int, default=30)
     parser.add_argument("--large", action="store_true", help="also d=768 n=12,288 k=32")
+    parser.add_argument("--peer", action="store_true", help="also SAELens' trainer at that size")
     asked = parser.parse_args()
     torch.set_num_threads(min(2, torch.get_num_threads()))
     keep_freed_memory()
@@ -96,6 +136,11 @@ def main() -> int:
             figures.append(
                 Figure(f"step, d={width} n={latents} k={k}: {name} over topk", ratio, "times", "<= 1.5")
             )
+    for dead in (0.0, 0.0099, 0.1) if asked.peer else ():
+        peer, own = beside_saelens(768, 12_288, 32, max(3, asked.pairs // 5), dead)
+        name = f"step, d=768 n=12288 k=32, {dead:.0%} dead: SAELens"
+        figures.append(Figure(name, 1e3 * peer, "ms"))
+        figures.append(Figure(f"{name} over ours", peer / own, "times", ">= 6"))
     return 0 if report(figures, asked.json) else 1
 
 
