@@ -34,6 +34,18 @@ def test_what_is_stored_predicts_what_the_fitted_model_did(kind):
     assert back.activation(batch_of(FRESH)) == pytest.approx(made.predict(FRESH), abs=1e-9)
 
 
+def test_knots_that_fall_together_are_no_trouble():
+    """Sparse features are 0 nearly everywhere, and so are most of their quantiles."""
+    x = X * (DRAW.random(X.shape) < 0.1)
+    made, shelf = fit("additive", x, Y, Seed(0)), Shelf()
+    stored = SurrogateRule.made("features", (0, 1, 2, 3), made).executable(shelf)
+    back = DESCRIPTIONS.get(stored.kind).of(stored, shelf)
+    for rows in (x, FRESH):
+        found = back.activation(batch_of(rows))
+        assert np.isfinite(found).all()
+        assert found == pytest.approx(made.predict(rows), rel=1e-6, abs=1e-6)
+
+
 def test_features_of_few_values_get_a_number_for_each():
     pairs = DRAW.integers(0, 31, size=(900, 2))
     y = np.cos(2 * np.pi * 7 * pairs[:, 0] / 31) + np.cos(2 * np.pi * 11 * pairs[:, 1] / 31)

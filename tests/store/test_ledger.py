@@ -162,6 +162,17 @@ def test_a_torn_line_is_repaired_and_said(tmp_path):
     assert verify(folder).count == len(RECORDS)
 
 
+@pytest.mark.parametrize("kept", [0, 3, len(RECORDS) - 1])
+def test_a_crash_between_the_last_line_and_its_head_ends_in_a_ledger_that_holds(tmp_path, kept):
+    folder = make(tmp_path / "run", finish=False)
+    beside = head_file(folder)
+    hashes = [json.loads(line)["hash"] for line in lines(folder)]
+    beside.write_text(json.dumps({"entries": kept, "head": hashes[kept - 1] if kept else "0" * 64}))
+    make(folder)
+    assert verify(folder).count == len(RECORDS)
+    assert json.loads(beside.read_text())["entries"] == len(RECORDS)
+
+
 def test_a_finished_ledger_with_a_torn_tail_does_not_hold(run):
     with (run / "ledger.jsonl").open("ab") as file:
         file.write(b"{")

@@ -76,6 +76,9 @@ class Describe(Record):
     )
     controls: int = Field(4, ge=1, description="random directions for each band of firing rates")
     untrained: int = Field(2, ge=0, description="networks with fresh random weights to compare with")
+    beside: int = Field(
+        12, ge=0, description="components drawn at random beside which readable models of the inputs stand"
+    )
     tokens: int = Field(60_000, ge=100, description="most explored positions that explanations are fitted on")
 
 

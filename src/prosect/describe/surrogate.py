@@ -157,7 +157,7 @@ def _part(
     made = BSpline(at, value, DEGREE)
     low, high = at[DEGREE], at[-DEGREE - 1]
     inside = np.clip(v, low, high)
-    return np.asarray(made(inside) + made.derivative()(inside) * (v - inside))
+    return np.asarray(made(inside) + made(inside, 1) * (v - inside))
 
 
 def surrogates(

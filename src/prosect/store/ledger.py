@@ -124,7 +124,9 @@ class Ledger:
                 file.truncate(whole)
                 os.fsync(file.fileno())
             self.repaired = True
-        check_head(self._entries, read_head(head), finished=False)
+        beside = read_head(head)
+        check_head(self._entries, beside, finished=False)
+        self._beside = 0 if beside is None else beside.count  # behind by what a crash left unsaid
         self._cursor = 0
 
     @property
@@ -160,16 +162,17 @@ class Ledger:
                 self._entries.append(Entry(self._cursor, record, prev, own))
                 pending.append(raw)
             self._cursor += 1
-        if not pending:
-            return
-        with disk_errors(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("ab") as file:
-                file.write(b"".join(pending))
-                file.flush()
-                os.fsync(file.fileno())
-        head = head_of(self._entries)
-        write_json(self.head_path, {"entries": head.count, "head": head.hash})
+        if pending:
+            with disk_errors(self.path):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with self.path.open("ab") as file:
+                    file.write(b"".join(pending))
+                    file.flush()
+                    os.fsync(file.fileno())
+        if self.replayed and self._beside < len(self._entries):
+            head = head_of(self._entries)
+            write_json(self.head_path, {"entries": head.count, "head": head.hash})
+            self._beside = head.count
 
     def continue_after_end(self) -> None:
         """Skip the replay: everything already there counts as appended (for additions by hand)."""

@@ -155,7 +155,9 @@ class Features:
                         },
                         "surrogates": beside(
                             inputs, y, INPUTS, self.seed.child("surrogate", i), self.subject.shelf
-                        ),
+                        )
+                        if place < self.spec.describe.beside
+                        else {},
                         "examples": self._examples(inputs, y, second, int(i), more),
                     }
                 )

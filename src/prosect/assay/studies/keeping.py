@@ -50,11 +50,10 @@ def beside(
     return {kind: s.executable(shelf).model_dump(mode="json") for kind, s in found.items()}
 
 
-def stood_beside(entry: Mapping[str, Any]) -> list[tuple[str, bool, Executable]]:
-    """The baselines that `beside` kept: shown, deciding nothing."""
-    return [
-        (f"{kind}-surrogate", False, Executable.model_validate(e)) for kind, e in entry["surrogates"].items()
-    ]
+def stood_beside(entry: Mapping[str, Any] | None) -> list[tuple[str, bool, Executable]]:
+    """The baselines that `beside` kept: shown, deciding nothing. None where it was not asked to."""
+    found = {} if entry is None else entry["surrogates"]
+    return [(f"{kind}-surrogate", False, Executable.model_validate(e)) for kind, e in found.items()]
 
 
 def nearest(rates: Sequence[float], rate: float, most: int) -> list[int]:

@@ -124,12 +124,8 @@ class Residues:
         tensors, state = controls.state()
         codes = controls.encode({SITE: torch.from_numpy(hidden).float()}).dense().double().numpy()
         rng = self.seed.child("shuffle").numpy()
-        drawn = sorted(
-            self.seed.child("draw")
-            .numpy()
-            .permutation(hidden.shape[1])[: self.spec.describe.components]
-            .tolist()
-        )
+        order = self.seed.child("draw").numpy().permutation(hidden.shape[1]).tolist()
+        drawn = sorted(order[: self.spec.describe.components])
         fits = [explainer.explain(hidden[:, j]) for j in range(hidden.shape[1])]
         about = {
             "neurons": [kept(fit) for fit in fits],
@@ -155,7 +151,7 @@ class Residues:
                         self.p,
                     )
                 }
-                for j in drawn
+                for j in sorted(set(drawn) & set(order[: self.spec.describe.beside]))
             },
             "drawn": drawn,
             "examples": {str(j): self._examples(pairs, hidden[:, j], second, j, fits[j]) for j in drawn},
@@ -257,7 +253,7 @@ class Residues:
             second=second_of(own),
             baselines=[
                 ("polynomial", True, Executable.model_validate(self.seen["polynomials"][j])),
-                *stood_beside(self.seen["surrogates"][str(j)]),
+                *stood_beside(self.seen["surrogates"].get(str(j))),
             ],
             firing=False,
         )
