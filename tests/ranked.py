@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from killed import Killed
 from prosect.core.errors import Conflict
 from prosect.core.seeds import Seed
 from prosect.decompose.calibrate import calibrated
@@ -205,10 +206,6 @@ def work(rank, size, folder, how):
         for name, (job, given) in json.loads((folder / "jobs.json").read_text()).items():
             tensors, about = JOBS[job](ranks, *given)
             save_tensors(folder / f"{name}.{rank}.safetensors", tensors, about)
-
-
-class Killed(BaseException):
-    """As a signal would: nothing catches it."""
 
 
 @contextlib.contextmanager

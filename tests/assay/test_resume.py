@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from killed import Killed
 from prosect.assay.loop import conduct
 from prosect.assay.opening import open_target
 from prosect.assay.presets import resolve
@@ -19,10 +20,6 @@ from tiny import HEADS, LATENTS, files, spawn
 
 SPECS = {"heads": HEADS, "latents": LATENTS}
 SAME = ("metrics.json", "ledger.jsonl", "findings.json", "report.html", "done.json")
-
-
-class Killed(BaseException):
-    """Stands in for the end of the process: nothing catches it."""
 
 
 class Killer:

@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from killed import Killed, killing
 from prosect.core.errors import BadInput, Conflict, NewerSchema, NotFinite, TooLittleData
 from prosect.core.progress import shown
 from prosect.core.seeds import Seed
@@ -65,23 +66,6 @@ def whole(request, tmp_path_factory):
     return request.param, out
 
 
-class Killed(BaseException):
-    """As a signal would: nothing catches it."""
-
-
-def killing(monkeypatch, owner, name, at):
-    calls = []
-    original = getattr(owner, name)
-
-    def wrapped(*args, **kwargs):
-        calls.append(1)
-        if len(calls) == at:
-            raise Killed
-        return original(*args, **kwargs)
-
-    monkeypatch.setattr(owner, name, wrapped)
-
-
 def test_what_is_kept_is_what_was_trained(whole):
     _, out = whole
     assert sorted(p.name for p in out.iterdir() if p.name[0] != ".") == [
@@ -126,7 +110,7 @@ def test_the_figures_are_those_of_the_activations(tmp_path):
 )
 def test_killed_anywhere_it_ends_with_the_same_bits(tmp_path, monkeypatch, whole, owner, name, at):
     live, expected = whole
-    killing(monkeypatch, owner, name, at)
+    killing(monkeypatch, owner, name, -at)
     with pytest.raises(Killed):
         fitted(tmp_path / "fit", live=live)
     monkeypatch.undo()
@@ -139,7 +123,7 @@ def test_killed_again_and_again(tmp_path, monkeypatch, whole):
     live, expected = whole
     for _ in range(40):
         with monkeypatch.context() as patch:
-            killing(patch, Trainer, "advance", 13)
+            killing(patch, Trainer, "advance", -13)
             try:
                 fitted(tmp_path / "fit", live=live)
                 break
@@ -188,7 +172,7 @@ def test_another_fit_in_the_same_folder_is_refused_with_what_differs(whole):
 
 
 def test_a_fit_begun_elsewhere_is_not_gone_on_with(tmp_path, monkeypatch):
-    killing(monkeypatch, Trainer, "advance", 20)
+    killing(monkeypatch, Trainer, "advance", -20)
     with pytest.raises(Killed):
         fitted(tmp_path / "fit")
     monkeypatch.undo()
@@ -302,7 +286,7 @@ def test_activations_that_the_disk_cannot_hold_are_refused_before_any_is_made(tm
 
 
 def test_a_damaged_shard_is_named(tmp_path, monkeypatch):
-    killing(monkeypatch, Trainer, "advance", 20)
+    killing(monkeypatch, Trainer, "advance", -20)
     with pytest.raises(Killed):
         fitted(tmp_path / "fit")
     monkeypatch.undo()

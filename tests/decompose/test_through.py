@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from decoders import opened, text
+from killed import Killed
 from prosect.core.canonical import digest
 from prosect.core.errors import BadInput, Conflict, Unsupported
 from prosect.core.seeds import Seed
@@ -221,10 +222,6 @@ def test_training_lowers_what_it_is_for():
     first, last = made.history_[0], made.history_[-1]
     assert last["kl"] < 0.5 * first["kl"] and last["downstream"] < 0.7 * first["downstream"]
     assert made.facts_["l0"] == pytest.approx(6, rel=0.2)
-
-
-class Killed(BaseException):
-    """As a signal would: nothing catches it."""
 
 
 @pytest.mark.parametrize(("at", "local"), [(2, 0.0), (5, 0.0), (8, 0.0), (8, 0.5)])

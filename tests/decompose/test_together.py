@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from killed import Killed, killing
 from prosect.core.errors import BadInput, Conflict, NewerSchema, NotFinite, TooLittleData, UnknownName
 from prosect.core.progress import shown
 from prosect.core.seeds import Seed
@@ -60,24 +61,6 @@ def alone():
     return {name: bits(d.fit(stream())) for name, d in dictionaries().items()}
 
 
-class Killed(BaseException):
-    """As a signal would: nothing catches it."""
-
-
-def killing(monkeypatch, owner, name, at):
-    """Make the ``at``-th call of a function die instead of doing its work."""
-    calls = []
-    original = getattr(owner, name)
-
-    def wrapped(*args, **kwargs):
-        calls.append(1)
-        if len(calls) == at:
-            raise Killed
-        return original(*args, **kwargs)
-
-    monkeypatch.setattr(owner, name, wrapped)
-
-
 def test_each_ends_as_it_would_alone_after_one_pass(alone):
     passes = []
 
@@ -105,7 +88,7 @@ def test_order_and_company_do_not_matter(alone):
 
 @pytest.mark.parametrize(("at", "every"), [(1, 5), (7, 1), (75, 5), (9 * STEPS, 7)])
 def test_killed_in_any_step_it_goes_on_to_the_same_bits(tmp_path, monkeypatch, alone, at, every):
-    killing(monkeypatch, Trainer, "advance", at)
+    killing(monkeypatch, Trainer, "advance", -at)
     with pytest.raises(Killed):
         train_together(dictionaries(), stream(), tmp_path, every)
     monkeypatch.undo()
@@ -120,7 +103,7 @@ def test_killed_in_any_step_it_goes_on_to_the_same_bits(tmp_path, monkeypatch, a
 
 @pytest.mark.parametrize("at", [2, 11])
 def test_killed_between_two_checkpoints_of_one_step_the_later_waits(tmp_path, monkeypatch, alone, at):
-    killing(monkeypatch, checkpoints, "save_tensors", at)
+    killing(monkeypatch, checkpoints, "save_tensors", -at)
     with pytest.raises(Killed):
         train_together(dictionaries(), stream(), tmp_path, 5)
     monkeypatch.undo()
@@ -132,7 +115,7 @@ def test_killed_between_two_checkpoints_of_one_step_the_later_waits(tmp_path, mo
 
 
 def test_a_checkpoint_of_another_training_is_refused_and_the_difference_named(tmp_path, monkeypatch):
-    killing(monkeypatch, Trainer, "advance", 90)
+    killing(monkeypatch, Trainer, "advance", -90)
     with pytest.raises(Killed):
         train_together(dictionaries(), stream(), tmp_path, 5)
     monkeypatch.undo()

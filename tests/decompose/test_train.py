@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from killed import Killed, killing
 from prosect.core.errors import BadInput, Conflict, NewerSchema, NotFinite, ShapeMismatch, TooLittleData
 from prosect.core.seeds import Seed
 from prosect.decompose.dictionary import Dictionary
@@ -36,27 +37,6 @@ def dictionary(**changes):
 def bits(made):
     tensors, about = made.state()
     return {name: t.numpy().tobytes() for name, t in tensors.items()}, about
-
-
-class Killed(BaseException):
-    """As a signal would: nothing catches it."""
-
-
-def killing(monkeypatch, owner, name, at):
-    """Make the ``at``-th call of a function die, after doing its work or, for at < 0, instead of it."""
-    calls = []
-    original = getattr(owner, name)
-
-    def wrapped(*args, **kwargs):
-        calls.append(1)
-        if at < 0 and len(calls) == -at:
-            raise Killed
-        out = original(*args, **kwargs)
-        if len(calls) == at:
-            raise Killed
-        return out
-
-    monkeypatch.setattr(owner, name, wrapped)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ ProsectError            exit code 1
 │   ├── NewerSchema     written by a later prosect
 │   ├── TooLittleData   fewer independent units than a test needs
 │   └── Unsupported     a thing this architecture or method does not have, refused by name
+├── RankLost            exit code 2: another process of a training stopped (decompose/ranks)
 └── VerificationFailed  exit code 1: a ledger that does not hold
 """
 

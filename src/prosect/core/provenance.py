@@ -65,6 +65,14 @@ def git_state() -> dict[str, Json]:
     return {"commit": commit.stdout.decode().strip(), "dirty": bool(dirty.stdout.strip())}
 
 
+def bfloat16_units() -> bool:
+    """Whether this processor multiplies in bfloat16 itself (AMX or AVX512-BF16)."""
+    import torch
+
+    has = torch.cpu.get_capabilities()
+    return bool(has.get("amx_bf16") or has.get("avx512_bf16"))
+
+
 def environment(device: str = "cpu") -> dict[str, Json]:
     """Versions, git state and machine, as far as results can depend on them."""
     import torch
@@ -80,5 +88,6 @@ def environment(device: str = "cpu") -> dict[str, Json]:
             "threads": torch.get_num_threads(),
             "device asked for": device,
             "byteorder": sys.byteorder,
+            "bfloat16 units": bfloat16_units(),
         },
     }

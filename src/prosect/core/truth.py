@@ -23,11 +23,13 @@ class FeatureDirections:
         site: where.
         directions: unit vectors, shape (features, width).
         frequency: how often each feature is active, shape (features,).
+        names: what each stands for; empty where features have no names.
     """
 
     site: str
     directions: Float[np.ndarray, "features width"]
     frequency: Float[np.ndarray, " features"]
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ class Truth:
         variables: what single components carry; complete for the sites that occur in it, so that a
             component of such a site that is not listed carries nothing.
         edges: ablation (``zero``, ``mean``, ``resample``) → the edges (writer, reader) that matter under it.
-        labels: sample labels, by name.
+        labels: sample labels, by name; ``NAME@PART`` has one for every input that the organism's source of the
+            same seed gives in that part.
         quantities: closed-form numbers, by name.
         nulls: how to make its nulls: name → what it destroys.
         size: how large it is, in words.

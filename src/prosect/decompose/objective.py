@@ -171,10 +171,22 @@ class Objective(ABC):
         learned: Mapping[str, Tensor],
         ranks: Ranks = ALONE,
     ) -> Chosen:
-        """What `select` makes of all pre-activations, with those of the picks; nothing has a gradient."""
+        """The latents that take part, with their pre-activations; nothing has a gradient."""
+        found = self.screen(x, encoder, bias) if ranks.size == 1 else None
+        if found is not None:
+            return found
         pre = torch.addmm(bias, x, encoder.T)
         picks = self.select(pre, learned, ranks)
         return Chosen(picks, pre.reshape(-1)[picks.places])
+
+    def screen(
+        self,
+        x: Float[Tensor, "n reads"],
+        encoder: Float[Tensor, "latents reads"],
+        bias: Float[Tensor, " latents"],
+    ) -> Chosen | None:
+        """The same without all pre-activations (`prosect.decompose.screening`); None where that is not to be had."""
+        return None
 
     def fire(self, step: Step) -> Float[Tensor, " m"]:
         """The codes of the picks, differentiable."""

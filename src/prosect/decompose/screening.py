@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from prosect.core.provenance import bfloat16_units
 from prosect.decompose.sparsity import GROUP, floor_of_all, largest, some_largest
 
 SPARE = 32
@@ -40,9 +41,8 @@ class Largest(NamedTuple):
 
 @cache
 def available() -> bool:
-    """Whether this processor multiplies in bfloat16 itself (AMX or AVX512-BF16)."""
-    has = torch.cpu.get_capabilities()
-    return bool(has.get("amx_bf16") or has.get("avx512_bf16"))
+    """See `bfloat16_units`; every record of a fit says which it was."""
+    return bfloat16_units()
 
 
 def worthwhile(encoder: Tensor, k: int) -> bool:

@@ -50,17 +50,15 @@ class EachTopK(Objective):
         """The k largest of each row."""
         return ranks.largest(pre, self.k)
 
-    def choose(
+    def screen(
         self,
         x: Float[Tensor, "n reads"],
         encoder: Float[Tensor, "latents reads"],
         bias: Float[Tensor, " latents"],
-        learned: Mapping[str, Tensor],
-        ranks: Ranks = ALONE,
-    ) -> Chosen:
-        """See `Objective.choose`; screened in bfloat16 first where that is quicker, to the same latents."""
-        if ranks.size > 1 or not worthwhile(encoder, self.k):
-            return super().choose(x, encoder, bias, learned, ranks)
+    ) -> Chosen | None:
+        """The k largest of each row, found in bfloat16 first."""
+        if not worthwhile(encoder, self.k):
+            return None
         found = screened(x, encoder, bias, self.k)
         return Chosen(Picks.fixed(found.indices, len(encoder)), found.values.reshape(-1))
 
@@ -104,20 +102,17 @@ class BatchTopK(Objective):
         places = ranks.largest_of_all(pre, self.k * ranks.positions(n))
         return Picks.at(places[pre.reshape(-1)[places] > 0], n, latents)
 
-    def choose(
+    def screen(
         self,
         x: Float[Tensor, "n reads"],
         encoder: Float[Tensor, "latents reads"],
         bias: Float[Tensor, " latents"],
-        learned: Mapping[str, Tensor],
-        ranks: Ranks = ALONE,
-    ) -> Chosen:
-        """See `Objective.choose`; screened in bfloat16 first where that is quicker, to the same latents."""
+    ) -> Chosen | None:
+        """The k · n largest of all, found in bfloat16 first."""
         n, latents = len(x), len(encoder)
-        quick = ranks.size == 1 and worthwhile(encoder, self.k)
-        found = screened_of_all(x, encoder, bias, self.k * n) if quick else None
+        found = screened_of_all(x, encoder, bias, self.k * n) if worthwhile(encoder, self.k) else None
         if found is None:
-            return super().choose(x, encoder, bias, learned, ranks)
+            return None
         fires = found.values > 0
         return Chosen(Picks.at(found.places[fires], n, latents), found.values[fires])
 

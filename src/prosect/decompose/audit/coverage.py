@@ -107,9 +107,9 @@ def describes(site: str, writer: str) -> bool:
     return _sublayer(module) == ("attn" if at.kind == "resid_mid" else _sublayer(at))
 
 
-def parameters_of(model: object, described: set[str]) -> float:
+def parameters_of(model: Any, described: set[str]) -> float:
     """Share of the model's parameters that lie in the modules with these writes."""
-    module = model.module  # type: ignore[attr-defined]
+    module = model.module
     whole = sum(p.numel() for p in module.parameters())
     found: set[str] = set()
     for name in described:
@@ -138,9 +138,9 @@ def _sublayer(site: Site) -> str:
     )
 
 
-def _path(model: object, writer: str) -> str:
+def _path(model: Any, writer: str) -> str:
     """The module that computes a write: that of the sublayer's own output, before any norm on it."""
-    sites = model.sites  # type: ignore[attr-defined]
+    sites = model.sites
     own = writer.replace("_out_post", "_out")
     found = sites.info(own if own in sites else writer).path
     return str(found)

@@ -8,6 +8,7 @@ optimiser's moments, to the first one, in a file that is that of any dictionary.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -82,8 +83,6 @@ class Sharded:
             BadInput: the file is missing, damaged, or holds no dictionary; or its latents cannot be dealt evenly.
             NewerSchema: a later prosect wrote it.
         """
-        import json
-
         from safetensors import SafetensorError, safe_open
 
         path = Path(path)

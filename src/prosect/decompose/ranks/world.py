@@ -22,6 +22,8 @@ PATIENCE = timedelta(days=1)
 class RankLost(ProsectError):
     """Another process of the same training stopped or cannot be reached."""
 
+    exit_code = 2
+
 
 @dataclass(frozen=True)
 class World:

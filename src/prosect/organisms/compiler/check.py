@@ -50,8 +50,7 @@ MOST_VALUES = 512
 MOST_PAIRS = 4096  # of values, in a sequence map: a neuron for each at worst
 FINEST = 1e-3  # distance of two numbers that neurons must tell apart
 LARGEST = 1000.0  # of a number: float32 keeps 1e-4 of it
-STEEPEST = 300.0  # activation of a ramp, before its rounding is taken away
-TOO_STEEP = 300.0  # beyond it rounding reaches other variables
+TOO_STEEP = 300.0  # activation of a ramp beyond which rounding reaches other variables
 
 
 def check(program: Program) -> Checked:
@@ -171,14 +170,14 @@ class _Checker:
         if not of.numerical:
             return self._add(Table(out, (of.name,), table, line=e.line), e)
         self._apart(e, of, table)
-        if not out.numerical and steepness(of, table)[1] <= STEEPEST:
+        if not out.numerical:
             return self._add(Table(out, (of.name,), table, line=e.line), e)
-        # steep ramps leave some of float32's rounding, which neurons that cap what they read take away
+        # ramps leave some of float32's rounding, which would add up in a number: neurons that cap take it away
         table[-1] = NO_VALUE
         rough = Variable(f"{out.name}.rough", out.values)
         found = self._add(Table(rough, (of.name,), table, line=e.line), e)
-        same = np.array([*range(len(out.values)), UNDEFINED if out.numerical else NO_VALUE])
-        return self._add(Table(out, (found.name,), same, caps=True, line=e.line), e)
+        same = np.array([*range(len(out.values)), UNDEFINED])
+        return self._add(Table(out, (found.name,), same, line=e.line), e)
 
     def _sequence_map(self, e: SequenceMap, first: Variable, second: Variable) -> Variable:
         for one in (first, second):

@@ -8,8 +8,7 @@ that token scores as a selected one and gives 1, so that its share is 1 / (1 + w
 
 *Neurons* (`Neurons`): one fires for each value, or pair of values, or group of them, that gives one result. The
 sum of what it reads is 1 where it holds and at most 0 elsewhere; `MARGIN` keeps it silent where the sum is a little
-above 0. For a number, and after steep ramps, it comes with a
-second one, so that a sum a little off 1 counts as 1, and rounding is gone.
+above 0. For a number it comes with a second one, so that a sum a little off 1 counts as 1, and rounding is gone.
 Numbers are told apart by ramps between neighbouring values, flat where the values are.
 
 At the beginning-of-sequence token every variable is zero, but for shares.
@@ -194,7 +193,7 @@ class _Made:
 
     def __init__(self, step: Table, of: list[Variable]) -> None:
         self.width = {v.name: v.width for v in of}
-        self.out, self.caps = step.out.width, step.caps or step.out.numerical
+        self.out, self.caps = step.out.width, step.out.numerical
         self.rows: list[tuple[Mapping[str, np.ndarray], float, np.ndarray, str]] = []
 
     def add(self, up: Mapping[str, np.ndarray], bias: float, down: np.ndarray, says: str) -> None:

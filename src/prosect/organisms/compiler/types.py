@@ -99,7 +99,6 @@ class Table:
         of: names of the variables it reads, one or two.
         codes: code of the result for every code, `NOTHING` last; one axis for each variable.
         factors: of a linear function of numerical variables; None for any other.
-        caps: whether its neurons cap what they read at 1, which takes away rounding; always so for a number.
         line: where it was written.
     """
 
@@ -107,7 +106,6 @@ class Table:
     of: tuple[str, ...]
     codes: Int[np.ndarray, ...] = field(repr=False)
     factors: tuple[float, ...] | None = None
-    caps: bool = False
     line: str = ""
 
     @property
