@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 
 from prosect.core.canonical import digest_tensors
 from prosect.core.errors import BadInput
+from prosect.core.seeds import Seed
 from prosect.core.truth import Truth, Variable
 from prosect.organisms.compiler import zoo
-from prosect.organisms.compiler.card import Card
 from prosect.organisms.compiler.layout import Layout
 from prosect.organisms.compiler.siit import Metrics, Recipe, blank, carries, nodes
 from prosect.organisms.compiler.types import Checked
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 PROGRAM = "sort"
 NAME = f"compiled-{PROGRAM}-superposed"
 FOLDER = Path(__file__).parents[1] / "weights" / "superposed"
-HOW = "trained to carry a program in superposition: behaviour, interchange and strictness losses"
 
 
 def plan() -> tuple[Checked, Layout, Recipe]:
@@ -77,12 +76,25 @@ def network(seed: int = 0) -> tuple[Decoder, Truth]:
 
 
 def build(seed: int = 0) -> tuple[Model, Truth]:
-    """The organism: `network` opened for study, and its truth."""
+    """Program that sorts, trained into half the dimensions it needs.
+
+    Strict interchange intervention training (Gupta et al. 2024, "InterpBench"): behaviour, interchange and
+    strictness losses against the program's interpreter; the weights ship. Known, and measured: which head and which MLP
+    carries which variable, and how well. How it is written there was not asked for and is not claimed.
+    """
     from prosect.model import Model
 
     module, known = network(seed)
     batch = next(source(seed).batches("explore", rows=2))
     return Model.of(module, name=f"organism:{NAME}", inputs=dict(batch.tensors), tokenizer=None), known
+
+
+def untrained(seed: int = 0) -> Decoder:
+    """The model null: the network before training, from the initialisation of another seed."""
+    program, layout, recipe = plan()
+    return blank(
+        program, layout, recipe, Seed(seed).child("compiler", PROGRAM, "superposed", "untrained").integer
+    )
 
 
 def source(seed: int = 0, **sizes: int) -> SequenceSource:
@@ -93,28 +105,6 @@ def source(seed: int = 0, **sizes: int) -> SequenceSource:
 def metrics_of() -> Metrics:
     """What was measured of the shipped network."""
     return Metrics(**_record()["metrics"])
-
-
-def card(seed: int = 0) -> Card:
-    """What the organism is."""
-    module, known = network(seed)
-    program, _, _ = plan()
-    record = _record()
-    return Card(
-        organism=NAME,
-        what=program.about,
-        how=HOW,
-        vocabulary=tuple(map(str, program.vocabulary)),
-        length=program.length,
-        causal=program.causal,
-        seed=record["seed"],
-        digest=digest_tensors(module.state_dict()),
-        seconds=record["seconds"],
-        size=known.size,
-        edges={},
-        nulls=tuple(known.nulls),
-        metrics={k: float(v) for k, v in asdict(metrics_of()).items()},
-    )
 
 
 def write(module: Decoder, recipe: Recipe, metrics: Metrics, seed: int, seconds: float) -> None:
