@@ -23,6 +23,8 @@ from prosect.core.markup import card as markup
 from prosect.core.registries import ORGANISMS
 from prosect.core.truth import Truth
 
+COUNTED = ("variables", "features", "labels")
+EDGES = "edges under "
 NEAR, FAR = 0.02, 0.1
 """How far a metric may be off on another platform: this much, and this share of it."""
 
@@ -52,7 +54,7 @@ class Card:
         how: how it was made and what is known of it; paragraphs.
         seed: which variant.
         size: in words.
-        known: how much: ``variables``, ``features``, ``labels``, ``quantities``, ``edges under KIND``.
+        known: how much: ``variables``, ``features``, ``labels``, ``edges under KIND``.
         unknown: whether nobody knows the mechanism.
         nulls: name → what it destroys.
         builds: platform → what came out there.
@@ -74,8 +76,12 @@ class Card:
 
     def says(self) -> str:
         """What is known, in a few words."""
-        counts = [f"{n:,} {what}" for what, n in self.known.items()]
-        return ", ".join([*(["mechanism unknown"] if self.unknown else []), *counts]) or "nothing"
+        said = ["mechanism unknown"] if self.unknown else []
+        said += [f"{self.known[what]:,} {what}" for what in COUNTED if what in self.known]
+        edges = {k.removeprefix(EDGES): n for k, n in self.known.items() if k.startswith(EDGES)}
+        if edges:
+            said.append("edges: " + ", ".join(f"{n:,} {kind}" for kind, n in sorted(edges.items())))
+        return ", ".join(said) or "nothing"
 
     def rows(self) -> list[tuple[str, Json]]:
         """Name and value of everything, for a table."""
@@ -196,7 +202,6 @@ def _known(truth: Truth) -> dict[str, int]:
         "variables": len(truth.variables),
         "features": max((len(f.directions) for f in truth.features), default=0),
         "labels": len({name.split("@")[0] for name in truth.labels}),
-        "quantities": len(truth.quantities),
-        **{f"edges under {kind}": len(found) for kind, found in truth.edges.items()},
+        **{f"{EDGES}{kind}": len(found) for kind, found in truth.edges.items()},
     }
     return {what: n for what, n in counts.items() if n}
