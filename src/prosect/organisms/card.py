@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 from markupsafe import Markup
 
@@ -182,12 +183,26 @@ def card(name: str, seed: int = 0) -> Card:
 
 
 def here() -> str:
-    """This platform by name. Same name, same weights from the same seed."""
+    """This platform by name: system, processor and torch's version. Same name, same weights from the same seed.
+
+    Libraries choose how to add up by the processor's model, so machines that can do the same may differ in the last bit.
+    """
     import torch
 
     version = ".".join(torch.__version__.split(".")[:2])
-    system = f"{platform.system()}-{platform.machine()}".lower()
-    return f"{system}-{torch.backends.cpu.get_cpu_capability().lower()}-torch{version}"
+    capability = torch.backends.cpu.get_cpu_capability()
+    said = f"{platform.system()} {platform.machine()} {_processor()} {capability} torch{version}"
+    return re.sub(r"[^a-z0-9._]+", "-", re.sub(r"\((r|tm)\)|@.*?hz", "", said.lower()))
+
+
+def _processor() -> str:
+    """The processor's model, where the system says it."""
+    try:
+        said = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return platform.processor()
+    found = re.search(r"^model name\s*:\s*(.+)$", said, re.MULTILINE)
+    return found[1] if found else platform.processor()
 
 
 def _how(build: object) -> str:
