@@ -1,10 +1,14 @@
 """`prosect ls`."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from prosect.cli import organisms
 from prosect.core.registries import DECOMPOSITIONS, ORGANISMS, PRESETS
+from prosect.organisms import recorded
+from prosect.organisms.card import card
 from tiny import call
 
 
@@ -49,10 +53,51 @@ def test_which_architectures_open(capsys):
 def test_what_cannot_be_checked(capsys):
     code, _, complaints = call(capsys, "ls", "models", "--check", "lama")
     assert code == 2 and "llama" in complaints
-    code, _, complaints = call(capsys, "ls", "organisms", "--check")
+    code, _, complaints = call(capsys, "ls", "methods", "--check")
     assert code == 2 and "prosect ls models --check" in complaints
-    code, _, complaints = call(capsys, "ls", "organisms", "induction")
-    assert code == 2 and "prosect ls organisms" in complaints
+    code, _, complaints = call(capsys, "ls", "presets", "induction")
+    assert code == 2 and "prosect ls presets" in complaints
+    for more in ((), ("--check",)):
+        code, _, complaints = call(capsys, "ls", "organisms", "inducton", *more)
+        assert code == 2 and "induction" in complaints
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch):
+    """A record of one organism as it is, one that has changed, and none of the others."""
+    path = tmp_path / "cards.json"
+    now = card("modular")
+    changed = card("superposition")
+    ((where, build),) = changed.builds.items()
+    recorded.record([now, replace(changed, builds={where: replace(build, digest="f" * 64)})], path)
+    monkeypatch.setattr(organisms, "cards", lambda: recorded.cards(path))
+    return now, build
+
+
+def test_organisms_from_their_cards(shelf, capsys):
+    now, _ = shelf
+    found = {r["organism"]: r for r in rows(capsys, "organisms")}
+    assert found["modular"]["hash"] == now.build().digest[:12] and found["modular"]["size"] == now.size
+    assert "variables" in found["modular"]["known"] and found["modular"]["seconds"] >= 0
+    assert found["induction"]["size"] == "not recorded" and found["induction"]["hash"] is None
+    (whole,) = rows(capsys, "organisms", "modular")
+    assert whole["made"] == now.how and whole["metric: modulus"] == "31"
+    assert any(name.startswith("null: ") for name in whole)
+    code, out, _ = call(capsys, "ls", "organisms", "modular", "induction")
+    assert code == 0 and "Written down" in out and "not recorded" in out
+
+
+def test_organisms_are_built_again(shelf, capsys):
+    now, build = shelf
+    (row,) = rows(capsys, "organisms", "--check", "modular", "--quiet")
+    assert row["found"] == "same hash" and row["hash"] == row["recorded"] == now.build().digest[:16]
+    (row,) = rows(capsys, "organisms", "--check", "compiled-count", "--quiet")
+    assert row["found"] == "not recorded" and row["recorded"] is None
+    code, out, complaints = call(
+        capsys, "ls", "organisms", "--check", "superposition", "modular", "--quiet", "--json"
+    )
+    assert code == 1 and build.digest[:16] in complaints and "f" * 16 in complaints
+    assert [r["found"] for r in json.loads(out)] == ["another", "same hash"]
 
 
 def test_what_cannot_be_listed(capsys):

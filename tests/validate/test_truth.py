@@ -7,7 +7,7 @@ import pytest
 
 from prosect.core.records import Component, Executable
 from prosect.core.seeds import Seed
-from prosect.core.truth import FeatureDirections, Truth
+from prosect.core.truth import FeatureDirections, Truth, Variable
 from prosect.core.verdicts import earns_level_four
 from prosect.validate.truth import calibrate, check, rule_tokens, tally
 from subjects import (
@@ -49,6 +49,24 @@ def test_roles_are_compared_and_effects_ask_whether_the_head_matters():
             assert check(claim(subject, c, cause=role(v.parameters["role"])), truth).holds
         assert check(claim(subject, c, effect=role("previous")), truth).holds is bool(v.effect["matters"])
     assert check(claim(subject, head(7, 0), cause=role("first")), truth).holds is None
+
+
+def test_what_the_truth_says_in_other_words_is_neither_true_nor_false():
+    """Of a compiled network it is known which variable a neuron makes, not on which tokens it fires."""
+    subject, _ = induction_subject()
+    variables = (
+        Variable("mlp_act.0", 0, "compiled-neuron", {"makes": "rank", "fires": "rank is 1"}),
+        Variable("z.0.h0", 0, "compiled-head", {"makes": "rank"}, {"matters": True}),
+        Variable("z.0.h1", 0, "compiled-head", {"makes": "rank"}),
+    )
+    truth = Truth("compiled", variables=variables)
+    neuron = Component(decomposition="n", index=0, reads=("mlp_act.0",), writes=("mlp_act.0",), width=1)
+    outputs = Executable(kind="output-sets", version=1, parameters={"raised": [1], "lowered": []})
+    assert check(claim(subject, neuron, cause=token_rule([1])), truth).holds is None
+    assert check(claim(subject, neuron, effect=outputs), truth).holds is None
+    assert check(claim(subject, head(0, 0), cause=role("previous")), truth).holds is None
+    assert check(claim(subject, head(0, 0), effect=role("previous")), truth).holds is True
+    assert check(claim(subject, head(0, 1), effect=role("previous")), truth).holds is None
 
 
 def test_token_rules_are_compared_by_their_strongest_case():

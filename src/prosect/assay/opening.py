@@ -1,6 +1,6 @@
 """From a spec to studies: models opened and data cut; nothing is measured yet.
 
-A target that is a preset's organism is opened with its truth; the truth goes to the studies for checking
+A target that is an organism is opened with its inputs and its truth; the truth goes to the studies for checking
 claims after they were tested, never to a method. Anything else is a language model.
 """
 
@@ -42,6 +42,10 @@ def open_target(spec: Spec, run: RunFolder) -> Opened:
             raise Unsupported(f"device {spec.device!r} for {spec.target}", "auto or cpu: it is small")
         builder: Callable[[Spec, RunFolder], Opened] = PRESETS.get(spec.target)
         return builder(spec, run)
+    if name in ORGANISMS and name != "pylm":
+        from prosect.assay.openings.generated import generated
+
+        return generated(spec, run)
     from prosect.assay.openings.language import language
 
     return language(spec, run)

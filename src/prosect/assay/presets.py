@@ -49,6 +49,15 @@ SPECS: dict[str, dict[str, Any]] = {
 }
 """What each preset changes of the defaults."""
 
+GENERATED: dict[str, Any] = {
+    "studies": ["latents", "heads"],
+    "decompose": {"width": 128, "active": 8, "tokens": 200_000, "batch": 512},
+    "describe": {"components": 24, "chosen": 4, "neurons": 8, "effects": 8, "untrained": 1},
+    "data": {"inputs": 400},
+    "validate": {"effect_rows": 60},
+}
+"""What organisms without a preset change: they are small, and their inputs are generated."""
+
 VERBS: dict[str, dict[str, Any]] = {
     "patch": {"studies": ["patching"]},
     "lens": {
@@ -102,7 +111,8 @@ def resolve(target: str, changes: Mapping[str, Any] | None = None, verb: str = "
     if verb and verb not in VERBS:
         raise UnknownName("command", verb, VERBS)
     name = target.removeprefix("organism:")
-    base = SPECS.get(name, {"target": target, "studies": ["latents", "heads"]})
+    plain = GENERATED if name in ORGANISMS else {"studies": ["latents", "heads"]}
+    base = SPECS.get(name, {"target": target, **plain})
     if verb:
         once = {"validate": {"rounds": 1}, "data": {"folds": 1}}
         base = laid_over({"target": base["target"], **once}, VERBS[verb])

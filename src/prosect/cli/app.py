@@ -295,10 +295,18 @@ def list_(
     what: Annotated[str, typer.Argument(help="models, sites, organisms, methods or presets")],
     targets: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[TARGET]...", help="for sites: the model; for models --check: types"),
+        typer.Argument(
+            metavar="[TARGET]...",
+            help="for sites: the model; for organisms: which; for models --check: types",
+        ),
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="models: build a small one of every type and open it (minutes)")
+        bool,
+        typer.Option(
+            "--check",
+            help="models: build a small one of every type and open it; organisms: build them again and compare "
+            "with what was recorded (minutes)",
+        ),
     ] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,

@@ -16,14 +16,23 @@ def command(
     """List presets, organisms, methods, the sites of a model, or which architectures open.
 
     Raises:
-        UnknownName: no such list, or no such type of model.
+        UnknownName: no such list, no such type of model, or no such organism.
         BadInput: a target or ``--check`` where there is no use for it, or no model whose sites to list.
+        VerificationFailed: an organism that came out as another than was recorded.
     """
     rows: list[dict[str, Any]]
-    if check and what != "models":
-        raise BadInput(f"--check with {what}", "prosect ls models --check")
-    if targets and not check and (what != "sites" or len(targets) > 1):
+    if check and what not in ("models", "organisms"):
+        raise BadInput(f"--check with {what}", "prosect ls models --check, or prosect ls organisms --check")
+    if targets and not check and what != "organisms" and (what != "sites" or len(targets) > 1):
         raise BadInput(f"{what} {' '.join(targets)}", f"prosect ls {what}", "prosect ls sites TARGET")
+    if what == "organisms" and (targets or check):
+        from prosect.cli.organisms import rebuilt, whole
+
+        if check:
+            rebuilt(targets, as_json=as_json, quiet=quiet)
+        else:
+            whole(targets, as_json=as_json)
+        return
     if check:
         rows = architectures(targets, quiet=quiet)
     elif what in ("presets", "models"):
@@ -34,7 +43,9 @@ def command(
                 {"target": "a folder or hub id", "about": "any causal language model of transformers"}
             )
     elif what == "organisms":
-        rows = [{"organism": n, "about": ORGANISMS.about(n)} for n in ORGANISMS]
+        from prosect.cli.organisms import listed
+
+        rows = listed()
     elif what == "methods":
         rows = [
             {"kind": kind, "name": n, "about": registry.about(n)}

@@ -61,10 +61,13 @@ ORGANISMS = Registry(
             "prosect.organisms.pylm:build",
             "real language model of Python source; nobody knows its mechanism",
         ),
-        "compiled-sort-superposed": (
-            "prosect.organisms.compiler.superposed:build",
-            "program that sorts, trained into half the dimensions it needs",
-        ),
+        **{
+            f"compiled-{name}-superposed": (
+                f"prosect.organisms.compiler.superposed:build_{name}",
+                f"program trained into half the dimensions it needs: {_COMPILED[name]}",
+            )
+            for name in ("sort", "histogram", "count")
+        },
         **{
             f"compiled-{name}": (
                 f"prosect.organisms.compiler.zoo:build_{name.replace('-', '_')}",

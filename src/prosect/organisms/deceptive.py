@@ -111,11 +111,21 @@ def network(seed: int = 0) -> tuple[Corner, Truth]:
 
 
 def build(seed: int = 0) -> tuple[Model, Truth]:
-    """The organism ``deceptive``: `network` opened for study, and its truth."""
+    """Network trained so that its gradient points at the wrong features.
+
+    An honest network of three of eight inputs is trained on until its gradient points at three others at every
+    input while its logits stay (the attack of Heo, Joo & Moon 2019). Known, on all 256 inputs: which
+    features the logit depends on, which the gradient shows, and how far logits moved.
+    """
     from prosect.model import Model
 
     module, truth = network(seed)
     return Model.of(module, name="organism:deceptive", inputs={"features": corners()[:2]}), truth
+
+
+def untrained(seed: int = 0) -> Corner:
+    """The model null: a network as both were before training, drawn from another stream."""
+    return _module(_start(Seed(seed).child("deceptive", "untrained").torch()))
 
 
 def source(

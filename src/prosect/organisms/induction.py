@@ -36,6 +36,7 @@ from prosect.core.seeds import Seed
 from prosect.core.truth import Truth, Variable
 from prosect.data.batch import Batch
 from prosect.organisms.decoder import Decoder
+from prosect.organisms.redrawn import redrawn
 from prosect.organisms.sources import SequenceSource, parts
 from prosect.organisms.wiring import Wiring
 
@@ -101,12 +102,22 @@ def network(seed: int = 0) -> tuple[Decoder, Truth]:
 
 
 def build(seed: int = 0) -> tuple[Model, Truth]:
-    """The organism ``induction``: `network` opened for study, and its truth."""
+    """Two-layer attention-only transformer that repeats what followed a token before.
+
+    Wired by hand after Olsson et al. 2022 ("In-context Learning and Induction Heads") and turned into a random
+    basis; every seed has its own heads' order, vocabulary and block lengths. Known: what each of its eight heads
+    is, six decoys among them, and which edges matter under each kind of ablation.
+    """
     from prosect.model import Model
 
     module, truth = network(seed)
     batch = next(source(seed).batches("explore", rows=2))
     return Model.of(module, name="organism:induction", inputs=dict(batch.tensors), tokenizer=None), truth
+
+
+def untrained(seed: int = 0) -> Decoder:
+    """The model null: the sizes of the network of the same seed, weights as large and random."""
+    return redrawn(network(seed)[0], Seed(seed).child("induction", "untrained"))
 
 
 def source(

@@ -30,6 +30,7 @@ from prosect.core.seeds import Seed
 from prosect.core.truth import Truth, Variable
 from prosect.organisms.decoder import Decoder
 from prosect.organisms.documents import BOS, LONGEST, SHORTEST, TOPICS, VOCAB, VOCABULARY, Language
+from prosect.organisms.redrawn import redrawn
 from prosect.organisms.sources import SequenceSource, parts
 from prosect.organisms.wiring import Wiring
 
@@ -121,12 +122,22 @@ def network(seed: int = 0) -> tuple[Decoder, Truth]:
 
 
 def build(seed: int = 0) -> tuple[Model, Truth]:
-    """The organism ``planted``: `network` opened for study, and its truth."""
+    """Token network whose neurons follow planted rules and raise planted outputs, decoys among them.
+
+    One block wired by hand over a synthetic language and turned into a random basis. Known of each of its 48
+    neurons: on which tokens it fires, after which, how strongly, and which outputs it raises and lowers; some
+    follow their rule only so far, some follow none.
+    """
     from prosect.model import Model
 
     module, truth = network(seed)
     batch = next(source(seed).batches("explore", rows=2))
     return Model.of(module, name="organism:planted", inputs=dict(batch.tensors), tokenizer=None), truth
+
+
+def untrained(seed: int = 0) -> Decoder:
+    """The model null: the sizes of the network of the same seed, weights as large and random."""
+    return redrawn(network(seed)[0], Seed(seed).child("planted", "untrained"))
 
 
 def source(

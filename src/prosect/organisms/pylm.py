@@ -13,13 +13,26 @@ from prosect.core.errors import BadInput
 from prosect.core.truth import Truth
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from prosect.model import Model
 
 FOLDER = Path(__file__).parent / "weights" / "pylm"
 
 
+def untrained(seed: int = 0) -> nn.Module:
+    """The model null: the same sizes, weights as large and random; norms stay as they are."""
+    from prosect.core.seeds import Seed
+    from prosect.organisms.redrawn import redrawn
+
+    model, _ = build()
+    return redrawn(model.module, Seed(seed).child("pylm", "untrained"), kept=lambda name: "norm" in name)
+
+
 def build(seed: int = 0) -> tuple[Model, Truth]:
-    """The shipped model; there is one, whatever the seed.
+    """Real language model of Python source; nobody knows its mechanism.
+
+    Trained on the standard library by `scripts/train_pylm.py`; one network ships, whatever the seed.
 
     Raises:
         BadInput: the weights were not installed with the package.

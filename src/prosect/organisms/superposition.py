@@ -22,6 +22,7 @@ from prosect.core.errors import BadInput
 from prosect.core.seeds import Seed
 from prosect.core.truth import FeatureDirections, Truth
 from prosect.organisms.filled import filled
+from prosect.organisms.redrawn import redrawn
 from prosect.organisms.sources import StreamedSource, parts
 
 if TYPE_CHECKING:
@@ -112,12 +113,22 @@ def network(
 
 
 def build(seed: int = 0) -> tuple[Model, Truth]:
-    """The organism ``superposition``: `network` opened for study, and its truth."""
+    """64 hidden units carrying 256 sparse features in superposition.
+
+    The features lie along directions drawn at random, with tied weights and a threshold, so that each is read off
+    again by its own output. Known: every direction, how often its feature is active, and the coherence of them
+    all beside the Welch bound.
+    """
     from prosect.model import Model
 
     module, truth = network(seed)
     batch = next(source(seed).batches("explore", rows=2))
     return Model.of(module, name="organism:superposition", inputs=dict(batch.tensors), tokenizer=None), truth
+
+
+def untrained(seed: int = 0) -> Superposition:
+    """The model null: the same sizes, weights as large and random, and no output tied to what it reads."""
+    return redrawn(network(seed)[0], Seed(seed).child("superposition", "untrained"))
 
 
 def source(
@@ -185,10 +196,28 @@ def _frequency(seed: int, features: int, active: float) -> Float[np.ndarray, " f
 
 
 def build_pentagon(seed: int = 0) -> tuple[Model, Truth]:
-    """The organism ``pentagon``: `toy.network_pentagon` opened for study, and its truth."""
+    """Toy model of superposition: five features in two dimensions.
+
+    Trained for about a second on rare features (Elhage et al. 2022, "Toy Models of Superposition"). Known: the five
+    directions it ends with, the corners of a regular pentagon, each with 2/5 of a dimension.
+    """
     from prosect.model import Model
     from prosect.organisms.toy import network_pentagon, source_pentagon
 
     module, truth = network_pentagon(seed)
     batch = next(source_pentagon(seed).batches("explore", rows=2))
     return Model.of(module, name="organism:pentagon", inputs=dict(batch.tensors), tokenizer=None), truth
+
+
+def source_pentagon(seed: int = 0, folds: int = 2, **sizes: int) -> StreamedSource:
+    """Inputs of ``pentagon``: `toy.source_pentagon`."""
+    from prosect.organisms import toy
+
+    return toy.source_pentagon(seed, folds, **sizes)
+
+
+def untrained_pentagon(seed: int = 0) -> Superposition:
+    """The model null of ``pentagon``: `toy.untrained_pentagon`."""
+    from prosect.organisms import toy
+
+    return toy.untrained_pentagon(seed)

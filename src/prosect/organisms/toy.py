@@ -27,6 +27,7 @@ FEATURES, WIDTH = 5, 2
 SPARSE, DENSE = 0.05, 1.0
 IMPORTANCE = 0.7
 COPIES, STEPS, ROWS, RATE = 4, 4000, 256, 4e-3
+START = 0.5  # standard deviation of the weights before training
 CHUNK = 250  # steps whose inputs are drawn at once
 BLOCK = 4096
 
@@ -42,6 +43,12 @@ def network_dense(seed: int = 0) -> tuple[Superposition, Truth]:
     Which is which is in the truth's label ``represented``; its directions are those two, in order.
     """
     return _network("pentagon-dense", seed, DENSE, IMPORTANCE)
+
+
+def untrained_pentagon(seed: int = 0) -> Superposition:
+    """The model null: a network as it is before training, drawn from another stream."""
+    rng = Seed(seed).child("pentagon", "untrained").numpy()
+    return assemble(START * rng.standard_normal((FEATURES, WIDTH)), np.zeros(FEATURES))
 
 
 def source_pentagon(
@@ -128,7 +135,7 @@ def train(
     """W and b of the best of `COPIES` networks, trained with a rate that falls linearly to zero."""
     rng = seed.torch()
     theta = torch.zeros(COPIES, WIDTH + 1, FEATURES)
-    theta[:, :WIDTH] = 0.5 * torch.randn(COPIES, WIDTH, FEATURES, generator=rng)
+    theta[:, :WIDTH] = START * torch.randn(COPIES, WIDTH, FEATURES, generator=rng)
     weight = importance ** torch.arange(float(FEATURES))
     adam = Adam(theta)
     for _ in range(STEPS // CHUNK):

@@ -1,7 +1,8 @@
 """The effect side of heads: does removing the head hurt the predictions its role is about?
 
-The metric is the mean rise of the next-token loss (nats) at positions to which the role applies when the
-head's output is replaced by its mean over explore. The deciding rival is the same for other heads: a
+The metric is the mean rise of the loss (nats) at positions to which the role applies when the head's output is
+replaced by its mean over explore: of the next token or, where the subject says which output is right at each position, of that
+one. The deciding rival is the same for other heads: a
 head that attends to the right place and writes nothing does not matter, whatever its pattern looks like.
 
 Several heads may be claimed to do one thing together, because heads that share a job stand in for each other when
@@ -43,6 +44,30 @@ def next_token_loss(
     loss = torch.zeros(ids.shape, device=logp.device)
     loss[:, :-1] = -logp
     return loss * followed(batch)
+
+
+def answer_loss(
+    logits: Float[Tensor, "rows positions vocab"], wanted: Tensor
+) -> Float[Tensor, "rows positions"]:
+    """Loss in nats of the right output at each position; 0 where none is asked for.
+
+    For a number it is that of a Gaussian of variance 1 around the first output, less its constant.
+    """
+    if wanted.is_floating_point():
+        return (0.5 * (logits[..., 0].float() - wanted.float()).square()).nan_to_num(nan=0.0)
+    logp = logits.float().log_softmax(dim=-1).gather(-1, wanted.clamp(min=0)[..., None])[..., 0]
+    return -logp * (wanted >= 0)
+
+
+def loss(
+    logits: Float[Tensor, "rows positions vocab"], batch: Batch, subject: Subject
+) -> tuple[Tensor, Tensor]:
+    """Loss in nats at each position, and the positions at which something is asked."""
+    if subject.answers is None:
+        return next_token_loss(logits, batch), followed(batch)
+    wanted = subject.answers(batch).to(logits.device)
+    asked = ~wanted.isnan() if wanted.is_floating_point() else wanted >= 0
+    return answer_loss(logits, wanted), asked
 
 
 def followed(batch: Batch) -> Tensor:
@@ -124,8 +149,8 @@ class Matters:
         if not picked:
             return
         some = batch.select(picked)
-        base = next_token_loss(output[torch.tensor(picked, device=output.device)], some)
-        counted = followed(some) if some.scored is None else followed(some) & some.scored
+        base, asked = loss(output[torch.tensor(picked, device=output.device)], some, self.subject)
+        counted = asked if some.scored is None else asked & some.scored
         rises = []
         for heads in self.heads:
             begin = self._begin[min(layer for layer, _ in heads)]
@@ -135,7 +160,7 @@ class Matters:
             ]
             run = self.subject.model.run(some, edits=held, after=after)
             self.subject.spend(some, "validate")
-            rises.append((next_token_loss(run.output, some) - base).double())
+            rises.append((loss(run.output, some, self.subject)[0] - base).double())
         rise = torch.stack(rises)  # (heads, rows, positions)
         if self.subject.null == STATISTICAL:  # which head was removed is forgotten, unit by unit
             for r, unit in enumerate(some.units.tolist()):

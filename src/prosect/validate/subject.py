@@ -54,6 +54,8 @@ class Subject:
             every claim that anything predicts them is false.
         untrained: the same architecture with fresh random weights, each with its own decompositions.
         task: batch → the right answer at each row or position, -1 where nothing is asked.
+        answers: batch → the output that is right at each position, -1 where nothing is asked, or a number that the
+            first output should be, NaN where nothing is; None where the next token is right.
         rows: rows in a batch.
         cost: forward passes and tokens spent so far, by purpose.
     """
@@ -67,6 +69,7 @@ class Subject:
     null: str = ""
     untrained: Sequence[Subject] = ()
     task: Callable[[Batch], Tensor] | None = None
+    answers: Callable[[Batch], Tensor] | None = None
     rows: int = 32
     cost: dict[str, int] = field(default_factory=dict)
     code: dict[str, Any] = field(default_factory=dict, repr=False)

@@ -78,14 +78,18 @@ def variable_of(component: Component, truth: Truth) -> Variable | None:
     return None
 
 
-def _role(side: Executable, variable: Variable, which: Side) -> tuple[bool, str]:
+def _role(side: Executable, variable: Variable, which: Side) -> tuple[bool | None, str]:
     real = variable.parameters
     same = side.parameters.get("role") == real.get("role")
     if same and real.get("role") == "offset":
         same = side.parameters.get("offset") == real.get("offset")
     if which == "effect":
+        if "matters" not in (variable.effect or {}):
+            return None, "the truth does not say whether this head matters"
         matters = bool((variable.effect or {}).get("matters"))
         return matters, f"removing this head {'matters' if matters else 'changes nothing'}"
+    if "role" not in real:
+        return None, "the truth does not say where this head looks in such words"
     return same, f"the head's role is {real.get('role')}"
 
 
@@ -116,8 +120,10 @@ def _frequency_output(side: Executable, variable: Variable, which: Side) -> tupl
     return off < PHASE, f"frequency {real['frequency']}, phase {real['phase']:.2f}"
 
 
-def _tokens(side: Executable, variable: Variable, which: Side) -> tuple[bool, str]:
-    if variable.kind != "token-rule":
+def _tokens(side: Executable, variable: Variable, which: Side) -> tuple[bool | None, str]:
+    if variable.kind not in ("token-rule", "nothing"):
+        return None, "the truth does not say in tokens when this neuron fires"
+    if variable.kind == "nothing":
         return False, "this neuron follows no short rule"
     real = variable.parameters
     said_now, said_before = rule_tokens(side)
@@ -156,8 +162,10 @@ def _jaccard(a: set[int], b: set[int]) -> float:
     return len(a & b) / max(len(a | b), 1)
 
 
-def _outputs(side: Executable, variable: Variable, which: Side) -> tuple[bool, str]:
-    real = variable.effect or {}
+def _outputs(side: Executable, variable: Variable, which: Side) -> tuple[bool | None, str]:
+    if variable.effect is None:
+        return None, "the truth does not say what this neuron does to outputs"
+    real = variable.effect
     raised, lowered = set(real.get("raises", ())), set(real.get("lowers", ()))
     if not raised and not lowered:
         return False, "this neuron changes no output"

@@ -3,6 +3,7 @@
 import re
 from fractions import Fraction
 
+import numpy as np
 import pytest
 
 from prosect.core.errors import BadInput
@@ -22,6 +23,8 @@ from prosect.organisms.compiler import (
     tokens,
 )
 from prosect.organisms.compiler.language import Elementwise, Tokens
+from prosect.organisms.compiler.parts import Ramps, neurons
+from prosect.organisms.compiler.types import Table, Variable
 
 LETTERS = ("a", "b")
 
@@ -106,6 +109,31 @@ def test_selecting_by_nothing_is_refused_with_an_input():
 def test_numbers_too_close_to_tell_apart():
     fine = elementwise(lambda i: Fraction(i, 9000), indices, numerical=True)
     refused(elementwise(lambda x: x > Fraction(1, 9000), fine), "apart")
+
+
+def test_numbers_that_take_too_much_activation_to_tell_apart():
+    """Each is far enough from the next, but one neuron, or all of them together, would round away 1e-4."""
+    fine = elementwise(lambda i: (-1, 0, Fraction(1, 900), 1)[i], indices, numerical=True)
+    refused(elementwise(lambda x: x > Fraction(1, 1800), fine), "neurons reach", length=4)
+    many = elementwise(lambda i: Fraction(i, 900), tokens, numerical=True)
+    program = Program(elementwise(lambda x: int(900 * x) % 2, many), range(240), 1)
+    with pytest.raises(BadInput, match="neurons together reach"):
+        check(program)
+
+
+def test_ramps_rise_away_from_the_middle():
+    """Of n steps of one size, half rise downwards: at either end half are up, 2, 4, 6 ... quarters of a gap each."""
+    for n in (1, 4, 7):
+        number = Variable("x", tuple(Fraction(i, 3) for i in range(n + 1)), numerical=True)
+        ramps = Ramps.of(number, np.arange(n + 1))
+        larger = n - n // 2
+        assert min(ramps.below, n - ramps.below) == n // 2
+        assert np.isclose(ramps.largest, 2 * (larger - 0.5) + 0.5)
+        assert np.isclose(ramps.total, sum(4 * (i + 0.5) for i in range(larger)))
+        part = neurons(Table(Variable("y", tuple(range(n + 1))), ("x",), np.arange(n + 1)), {"x": number})
+        x = np.array([[float(v)] for v in number.values])
+        act = np.maximum(x @ part.up["x"] + part.bias, 0)
+        assert np.allclose(act @ part.down, np.eye(n + 1)) and act.max() <= ramps.largest + 0.5
 
 
 def test_a_causal_program_looks_at_nothing_later():

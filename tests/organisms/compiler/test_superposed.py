@@ -8,11 +8,13 @@ import torch
 
 from prosect.core.canonical import digest_tensors
 from prosect.core.errors import Unsupported
+from prosect.core.registries import ORGANISMS
 from prosect.organisms.compiler import siit, superposed, zoo
 from prosect.organisms.compiler.interpret import run
 from prosect.organisms.compiler.layout import Layout
 from prosect.organisms.compiler.programs import SHIPPED
 from prosect.organisms.compiler.siit import Recipe, blank, changed, measure, nodes, train
+from prosect.organisms.found import functions
 
 
 def compiled_as(name, seed=1):
@@ -65,38 +67,42 @@ def test_a_numerical_output_is_refused():
         train(program, Layout.of(program), Recipe(width=4, head=4, neurons=4, steps=1))
 
 
-def test_the_shipped_network_is_what_its_card_says():
-    module, truth = superposed.network()
-    program, layout, recipe = superposed.plan()
-    found, said = measure(module, program, layout), superposed.metrics_of()
+@pytest.mark.parametrize("name", superposed.PROGRAMS)
+def test_the_shipped_network_is_what_its_record_says(name):
+    """Behaviour on every input, interchange and strictness on pairs that training met one in many of."""
+    module, truth = superposed.network(name)
+    program, layout, recipe = superposed.plan(name)
+    found, said = measure(module, program, layout), superposed.metrics_of(name)
     assert found.inputs == said.inputs
-    for name in ("behaviour", "interchange", "strictness"):
-        assert getattr(found, name) == pytest.approx(getattr(said, name), abs=2e-3)
-        assert getattr(found, name) > 0.99
-        assert superposed.card().metrics[name] == getattr(said, name)
+    for measured in ("behaviour", "interchange", "strictness"):
+        assert getattr(found, measured) == pytest.approx(getattr(said, measured), abs=2e-3)
+        assert getattr(found, measured) > 0.99
+        assert truth.quantities[measured] == getattr(said, measured)
     assert recipe.width <= 0.6 * layout.width  # superposition: fewer dimensions than the variables need
-    record = json.loads((superposed.FOLDER / "sort.json").read_text())
-    superposed.card().verify(record["digest"])
+    record = json.loads((superposed.FOLDER / f"{name}.json").read_text())
     assert digest_tensors(module.state_dict()) == record["digest"]
-    assert (superposed.FOLDER / "sort.safetensors").stat().st_size < 1_000_000
+    assert (superposed.FOLDER / f"{name}.safetensors").stat().st_size < 1_000_000
     assert {v.site for v in truth.variables if v.effect["matters"]} == {
         n.site for n in nodes(program, layout) if n.variables
     }
 
 
-def test_it_opens_and_its_silent_nodes_are_silent():
-    model, truth = superposed.build()
+@pytest.mark.parametrize("name", superposed.PROGRAMS)
+def test_it_opens_and_does_what_its_program_does(name):
+    model, truth = functions(f"compiled-{name}-superposed").build(seed=1)
     assert model.report.passed, model.report.lines()
-    batch = next(superposed.source().batches("validate.0", rows=32))
+    assert model.name == f"organism:{truth.organism}" == f"organism:compiled-{name}-superposed"
+    batch = next(functions(truth.organism).source(1).batches("validate.0", rows=32))
     base = model.run(batch).output.argmax(-1)
-    expected = zoo.targets("sort", batch)
+    expected = functions(truth.organism).targets(batch)
     scored = expected >= 0
     assert (base == expected)[scored].float().mean() > 0.99
     assert any(not v.effect["matters"] for v in truth.variables)
 
 
-def test_the_narrow_network_has_no_room_for_one_dimension_each():
-    module, truth = superposed.network()
+@pytest.mark.parametrize("name", superposed.PROGRAMS)
+def test_the_narrow_network_has_no_room_for_one_dimension_each(name):
+    module, truth = superposed.network(name)
     written = module.model.embed_tokens.weight[1:].detach()
     assert written.shape[1] < truth.quantities["dimensions needed"]
     with torch.no_grad():
@@ -104,6 +110,14 @@ def test_the_narrow_network_has_no_room_for_one_dimension_each():
             torch.cat([b.mlp.down_proj.weight for b in module.model.layers], dim=1)
         )
     assert int(rank) == module.config.hidden_size
+
+
+def test_programs_that_were_not_trained_are_not_there():
+    with pytest.raises(AttributeError):
+        superposed.build_reverse  # noqa: B018
+    assert {n for n in ORGANISMS if n.endswith("-superposed")} == {
+        f"compiled-{name}-superposed" for name in superposed.PROGRAMS
+    }
 
 
 def test_every_shipped_program_with_a_categorical_output_could_be_trained():

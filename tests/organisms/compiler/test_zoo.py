@@ -6,8 +6,10 @@ import torch
 
 import prosect
 from prosect.core.canonical import digest_tensors
-from prosect.core.errors import UnknownName, VerificationFailed
+from prosect.core.errors import UnknownName
 from prosect.core.registries import ORGANISMS
+from prosect.core.seeds import Seed
+from prosect.organisms import nulls
 from prosect.organisms.compiler import zoo
 from prosect.organisms.compiler.check import check
 from prosect.organisms.compiler.programs import SHIPPED
@@ -18,10 +20,6 @@ FEW = ("histogram", "sort", "fraction-previous")
 @pytest.mark.parametrize("name", zoo.names())
 def test_it_opens_by_name_and_passes_its_self_check(name):
     model = prosect.load(f"organism:{name}", seed=1)
-    if name == "compiled-dyck-2" and not model.report.passed:
-        pytest.xfail(
-            "rounding over twelve layers: off by 2e-4 on the random tokens of the self-check, bar 1e-4"
-        )
     assert model.name == f"organism:{name}" and model.report.passed, model.report.lines()
     assert model.n_layers >= 1 and "z.0" in model.sites
 
@@ -46,7 +44,8 @@ def test_every_site_of_the_truth_is_there_and_complete(name):
         assert np.allclose(
             features.directions @ features.directions.T, np.eye(len(features.directions)), atol=1e-9
         )
-    assert len(truth.labels["directions"]) == len(truth.features[-1].directions) == model.d_model
+        assert len(features.names) == len(features.directions) == len(features.frequency)
+    assert len(truth.features[-1].directions) == model.d_model
 
 
 @pytest.mark.parametrize("name", FEW)
@@ -57,7 +56,7 @@ def test_directions_carry_the_values_they_are_said_to(name):
     stream = batch.flat(model.run(batch, capture=(features.site,))[features.site]).double().numpy()
     coefficients = stream @ features.directions.T
     ids = batch.flat(batch.tensors["input_ids"])
-    said = truth.labels["directions"].tolist()
+    said = features.names
     for i, token in enumerate(zoo.program_of(name).vocabulary):
         assert np.allclose(coefficients[:, said.index(f"tokens={token}")], ids == 1 + i, atol=1e-4)
     assert np.abs(stream - coefficients @ features.directions).max() < 1e-4
@@ -75,13 +74,8 @@ def test_spare_heads_attend_and_write_nothing():
 
 
 def test_the_same_seed_rebuilds_to_the_same_hash_and_another_does_not():
-    made = zoo.card("sort", seed=3)
-    again = digest_tensors(zoo.network("sort", seed=3)[0].state_dict())
-    made.verify(again)
-    other = zoo.card("sort", seed=4)
-    with pytest.raises(VerificationFailed, match=f"{made.digest[:16]}.*{other.digest[:16]}"):
-        made.verify(other.digest)
-    assert "in ascending order" in made._repr_html_() and made.edges["resample"] < made.edges["zero"]
+    made = [digest_tensors(zoo.network("sort", seed)[0].state_dict()) for seed in (3, 3, 4)]
+    assert made[0] == made[1] != made[2]
 
 
 def test_targets_are_what_the_network_says():
@@ -100,9 +94,59 @@ def test_targets_are_what_the_network_says():
         assert scored.sum() == batch.count
 
 
-def test_nulls_of_both_kinds():
+@pytest.mark.parametrize("name", ["histogram", "fraction-previous"])
+def test_features_are_named_by_the_values_they_stand_for(name):
+    """Where the interpreter says that a variable has a value, its direction is 1, and no other of the variable's."""
+    model, truth = zoo.build(name, seed=1)
+    batch = next(zoo.source(name, 1).batches("validate.0", rows=8))
+    features, program = truth.features[-1], zoo.program_of(name)
+    held = model.run(batch, capture=(features.site,))[features.site].double() @ torch.from_numpy(
+        features.directions.T
+    )
+    for variable, codes in zoo.values(name, batch).items():
+        known = program.variables[variable]
+        if known.numerical:
+            worth = torch.tensor([*map(float, known.values), 0.0])[codes].double()
+            assert (held[..., features.names.index(variable)] - worth)[codes >= 0].abs().max() < 1e-4
+            continue
+        for i, value in enumerate(known.values):
+            read = held[..., features.names.index(f"{variable}={value}")]
+            assert (read - (codes == i).double())[batch.scored].abs().max() < 1e-4
+
+
+def test_the_null_of_shuffled_labels_cuts_directions_loose_from_values():
+    model, truth = zoo.build("histogram", seed=1)
+    batch = next(zoo.source("histogram", 1).batches("explore", rows=128))
+    features = truth.features[-1]
+    held = batch.flat(model.run(batch, capture=(features.site,))[features.site]).double().numpy()
+    for variable in ("tokens", "histogram"):
+        codes = zoo.values("histogram", batch)[variable]
+        there = [i for i, n in enumerate(features.names) if n.startswith(f"{variable}=")]
+        read = (held @ features.directions[there].T).argmax(axis=1)
+        assert (read == batch.flat(codes).numpy()).all()
+        null = batch.flat(nulls.shuffled_labels(codes, codes >= 0, Seed(0))).numpy()
+        share = np.bincount(null) / len(null)
+        assert np.bincount(null).tolist() == np.bincount(batch.flat(codes).numpy()).tolist()
+        assert abs((read == null).mean() - (share**2).sum()) < 0.1  # as often as two drawn at random agree
+
+
+def test_the_null_of_other_inputs_makes_outputs_wrong():
+    module, _ = zoo.network("reverse", seed=0)
+    batch = next(zoo.source("reverse").batches("explore", rows=128))
+    with torch.no_grad():
+        said = module(**batch.tensors).logits.argmax(-1)
+    expected = zoo.targets("reverse", batch)
+    scored = expected >= 0
+    assert torch.equal(said[scored], expected[scored])
+    paired = nulls.other_input(said, batch, Seed(0))
+    kept = scored & paired.valid[:, None]
+    assert paired.valid.float().mean() > 0.9
+    assert abs(float((paired.values == expected)[kept].float().mean()) - 0.25) < 0.12
+
+
+def test_the_model_null_has_the_sizes_and_not_the_behaviour():
     module, truth = zoo.network("histogram", seed=0)
-    assert {"shuffled-labels", "untrained"} <= set(truth.nulls)
+    assert set(truth.nulls) == {"other-input", "shuffled-labels", "untrained"}
     batch = next(zoo.source("histogram").batches("explore", rows=64))
     expected = zoo.targets("histogram", batch)
     scored = expected >= 0
@@ -131,6 +175,6 @@ def test_unknown_programs_are_named():
 
 def test_every_program_that_ships_is_registered_with_what_it_does():
     registered = {n.removeprefix("compiled-") for n in ORGANISMS if n.startswith("compiled-")}
-    assert registered - {"sort-superposed"} == set(SHIPPED)
+    assert {n for n in registered if not n.endswith("-superposed")} == set(SHIPPED)
     for name in SHIPPED:
         assert ORGANISMS.about(f"compiled-{name}").endswith(f": {check(SHIPPED[name]()).about}")

@@ -25,7 +25,7 @@ def induction(spec: Spec, run: RunFolder) -> Opened:
     from prosect.organisms import induction as organism
 
     model, truth = organism.build(spec.seed)
-    source = organism.source(spec.seed, folds=_folds(spec), **_sized(spec))
+    source = organism.source(spec.seed, folds=folds_of(spec), **sized(spec))
     subject = subject_of(spec, run, model, source)
     subject.task = organism.targets
     heads = Heads(
@@ -64,7 +64,7 @@ def modular(spec: Spec, run: RunFolder) -> Opened:
         ("modular-grokked", analytic.build_grokked, grokked.source_grokked),
     ):
         model, truth = build(spec.seed)
-        source = make(spec.seed, folds=_folds(spec), p=p)
+        source = make(spec.seed, folds=folds_of(spec), p=p)
         subject = subject_of(spec, run, model, source, rows=256)
         subject.task = _sums(p)
         studies.append(
@@ -112,13 +112,13 @@ def superposition(spec: Spec, run: RunFolder) -> Opened:
             "superposition",
             spec,
             organism.build,
-            organism.source(spec.seed, folds=_folds(spec), **_sized(spec)),
+            organism.source(spec.seed, folds=folds_of(spec), **sized(spec)),
         ),
         (
             "pentagon",
             small,
             organism.build_pentagon,
-            source_pentagon(spec.seed, folds=_folds(spec), **_sized(spec)),
+            source_pentagon(spec.seed, folds=folds_of(spec), **sized(spec)),
         ),
     ):
         model, truth = build(spec.seed)
@@ -142,7 +142,7 @@ def planted(spec: Spec, run: RunFolder) -> Opened:
 
     model, truth = organism.build(spec.seed)
     site = model.sites.resolve(spec.decompose.site or "mlp_act.0")
-    source = organism.source(spec.seed, folds=_folds(spec), **_sized(spec))
+    source = organism.source(spec.seed, folds=folds_of(spec), **sized(spec))
     subject = subject_of(spec, run, model, source)
     studies: list[Study] = []
     if "latents" in spec.studies or "synthesis" not in spec.studies:
@@ -171,11 +171,12 @@ def _without_strings(spec: Spec) -> None:
         )
 
 
-def _folds(spec: Spec) -> int:
+def folds_of(spec: Spec) -> int:
+    """Folds of validate: at least one for each round."""
     return max(spec.data.folds, spec.validate_.rounds)
 
 
-def _sized(spec: Spec) -> dict[str, int]:
+def sized(spec: Spec) -> dict[str, int]:
     """Sizes of an organism's parts, where the spec sets or limits them."""
     most = spec.limit or spec.data.inputs
     if not most:

@@ -10,7 +10,7 @@ from prosect.assay.opened import opened_model
 from prosect.assay.openings.language import text_for
 from prosect.assay.spec import Spec, dump
 from prosect.core.provenance import environment
-from prosect.core.registries import PRESETS
+from prosect.core.registries import ORGANISMS, PRESETS
 from prosect.data.source import Source
 from prosect.model import Model
 from prosect.store.run import RunFolder
@@ -28,7 +28,7 @@ class Unstudied(NamedTuple):
 def unstudied(spec: Spec) -> Unstudied:
     """What a spec's run would open, and the site that it would decompose; no site where it has none.
 
-    A preset's organism comes with its own inputs, anything else is a language model on text.
+    An organism of tokens comes with its own inputs, as a preset's does; anything else is a language model on text.
 
     Raises:
         ProsectError: whatever opening refuses.
@@ -44,6 +44,12 @@ def unstudied(spec: Spec) -> Unstudied:
             study = open_target(spec, run).studies[0]
         site = SITE if isinstance(study, Features) else spec.decompose.site
         return Unstudied(study.subject.model, study.subject.source, study.subject.rows, site)
+    if spec.target.removeprefix("organism:") in set(ORGANISMS) - {"pylm"}:
+        from prosect.assay.openings.generated import inputs_of
+
+        made = inputs_of(spec)
+        middle = f"resid_post.{(made.model.n_layers or 0) // 2}"
+        return Unstudied(made.model, made.source, 32, spec.decompose.site or middle)
     model = opened_model(spec)
     site = spec.decompose.site or f"resid_post.{(model.n_layers or 0) // 2}"
     return Unstudied(model, text_for(spec, model)[2], 32, site)

@@ -32,7 +32,7 @@ from prosect.organisms.compiler.language import (
     SequenceMap,
     Tokens,
 )
-from prosect.organisms.compiler.parts import steepness
+from prosect.organisms.compiler.parts import Ramps
 from prosect.organisms.compiler.types import (
     NO_VALUE,
     UNDEFINED,
@@ -51,6 +51,7 @@ MOST_PAIRS = 4096  # of values, in a sequence map: a neuron for each at worst
 FINEST = 1e-3  # distance of two numbers that neurons must tell apart
 LARGEST = 1000.0  # of a number: float32 keeps 1e-4 of it
 TOO_STEEP = 300.0  # activation of a ramp beyond which rounding reaches other variables
+TOO_MUCH = 10_000.0  # of the activations of all ramps together: their sum is rounded by about 1e-8 of it
 
 
 def check(program: Program) -> Checked:
@@ -328,14 +329,16 @@ class _Checker:
             if table[i] != table[i + 1] and gap < FINEST:
                 pair = f"{of.values[i]} and {of.values[i + 1]}"
                 self.refuse(e, f"has to tell {pair} of {of.name} apart", f"numbers at least {FINEST:g} apart")
-        largest = steepness(of, table)[1]
-        if largest > TOO_STEEP:
-            self.refuse(
-                e,
-                f"tells so many numbers of {of.name} apart that neurons reach {largest:.0f}",
-                f"at most {TOO_STEEP:g}, which float32 leaves exact enough",
-                "numbers further apart",
-            )
+        ramps = Ramps.of(of, table)
+        for reached, most in ((ramps.largest, TOO_STEEP), (ramps.total, TOO_MUCH)):
+            if reached > most:
+                together = " together" if most == TOO_MUCH else ""
+                self.refuse(
+                    e,
+                    f"tells so many numbers of {of.name} apart that neurons{together} reach {reached:.0f}",
+                    f"at most {most:g}, which float32 leaves exact enough",
+                    "fewer numbers, or further apart",
+                )
 
     def _called(self, e: Expression, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         shown = ", ".join(str(a) for a in arguments)

@@ -30,6 +30,7 @@ from prosect.organisms.wiring import Turn, Wiring
 
 BOS_ID = 0
 GAIN = 10.0  # logit of the value that is given
+SPREAD = 3.0  # standard deviation of the scores of heads that do nothing
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,10 +192,16 @@ def _output(w: Wiring, output: Variable, space: slice, classes: tuple[Any, ...])
 
 
 def _decoys(w: Wiring, layout: Layout, rng: np.random.Generator) -> None:
-    """Heads that attend at random and write nothing."""
+    """Heads that attend at random and write nothing.
+
+    The stream is about as long as the root of the number of variables in it, and scores have a standard deviation of
+    about `SPREAD`: enough to look somewhere, and no more, since attention loses what large scores are rounded by.
+    """
     used = set(layout.head_of.values())
+    width = w.query.shape[-1]
     for at in np.ndindex(layout.layers, layout.heads):
         if at not in used:
-            w.query[at] = 2.0 * rng.standard_normal(w.query[at].shape)
+            there = sum(layout.layer(name) < at[0] for name in layout.spaces)
+            w.query[at] = SPREAD / (np.sqrt(width) * there) * rng.standard_normal(w.query[at].shape)
             w.key[at] = rng.standard_normal(w.key[at].shape)
-            w.value[at] = rng.standard_normal(w.value[at].shape)
+            w.value[at] = rng.standard_normal(w.value[at].shape) / np.sqrt(there)

@@ -87,6 +87,11 @@ class Layout:
         """Of the residual stream."""
         return sum(space.stop - space.start for space in self.spaces.values())
 
+    def layer(self, variable: str) -> int:
+        """The layer that writes a variable; -1 for what is there from the start."""
+        made = self.head_of.get(variable) or self.neurons_of.get(variable)
+        return -1 if made is None else made[0]
+
     def writer(self, variable: str) -> str:
         """The node that writes a variable."""
         if variable in self.head_of:

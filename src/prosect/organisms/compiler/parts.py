@@ -154,30 +154,51 @@ def _with(sums: Mapping[str, np.ndarray], name: str, more: np.ndarray) -> dict[s
     return {**sums, name: sums[name] + more if name in sums else more}
 
 
-def steepness(of: Variable, codes: Int[np.ndarray, " n"]) -> tuple[float, float]:
-    """From which end to add up ramps, 1.0 for the lowest value, and the largest activation that this takes."""
-    values = np.array([float(v) for v in of.values])
-    bends = np.flatnonzero(np.diff(codes[: len(values)]))
-    slopes = 2 / np.diff(values)[bends]
-    up = float((slopes * (values[-1] - values[bends])).max(initial=0.0))
-    down = float((slopes * (values[bends + 1] - values[0])).max(initial=0.0))
-    return (1.0, up) if up <= down else (-1.0, down)
+@dataclass(frozen=True)
+class Ramps:
+    """How a function of a number is put together: what it is in the middle, and a change on the way to either end.
+
+    A ramp stays up from where it rises, and the rounding of what is up stays too. Those below the middle rise
+    downwards and the others upwards, so that at any number only the ramps of one side are up, each by its distance.
+
+    Attributes:
+        bends: the values after which the function changes, by their number, ascending.
+        below: how many of them, the first ones, rise downwards.
+        largest: activation of a neuron, at most.
+        total: of all activations together at one number, at most.
+    """
+
+    bends: Int[np.ndarray, " bends"]
+    below: int
+    largest: float
+    total: float
+
+    @classmethod
+    def of(cls, variable: Variable, codes: Int[np.ndarray, " n"]) -> Ramps:
+        """For a function that gives ``codes`` of the values of a number; what follows them is not read."""
+        values = np.array([float(v) for v in variable.values])
+        bends = np.flatnonzero(np.diff(codes[: len(values)]))
+        gaps = np.diff(values)[bends]
+        middle = values[bends] + gaps / 2
+        # Of the two neurons of a ramp one starts a quarter of the gap before its middle, the other as much after it.
+        down, up = (np.abs(end - middle) * 2 / gaps for end in (values[0], values[-1]))
+        sides = [(2 * float(down[:i].sum()), 2 * float(up[i:].sum())) for i in range(len(bends) + 1)]
+        below = min(range(len(sides)), key=lambda i: max(sides[i]))
+        reached = np.concatenate([down[:below], up[below:]])
+        return cls(bends, below, float(reached.max(initial=0.0)) + 0.5, max(sides[below]))
 
 
 def _ramps(made: _Made, of: Variable, codes: np.ndarray, vectors: np.ndarray) -> None:
-    """A function of a number: what it is at one end, and a change between neighbours that differ.
-
-    Ramps are added up from the end where that takes the smaller activations, since their rounding stays: for
-    shares, which lie close together near zero, from above.
-    """
+    """A function of a number: what it is in the middle, and a change between neighbours that differ."""
     values = np.array([float(v) for v in of.values])
     codes = codes[: len(values)]
-    sign, _ = steepness(of, codes)
-    first = vectors[codes[0 if sign > 0 else -1]]
-    if first.any():
-        made.add({BOS: -np.ones(1)}, 1.0, first, "always")
+    ramps = Ramps.of(of, codes)
+    start = 0 if not ramps.below else ramps.bends[ramps.below - 1] + 1
+    if vectors[codes[start]].any():
+        made.add({BOS: -np.ones(1)}, 1.0, vectors[codes[start]], "always")
     silent = 3 * max(1.0, *np.abs(values))  # at the first token, whatever is read there
-    for i in np.flatnonzero(codes[1:] != codes[:-1]):
+    for number, i in enumerate(ramps.bends):
+        sign = -1.0 if number < ramps.below else 1.0
         slope = 2 / (values[i + 1] - values[i])
         before, after = (i, i + 1) if sign > 0 else (i + 1, i)
         change = vectors[codes[after]] - vectors[codes[before]]

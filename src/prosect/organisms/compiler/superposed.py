@@ -1,6 +1,6 @@
-"""``compiled-sort-superposed``: the sorting program trained into fewer dimensions than its variables need.
+"""``compiled-NAME-superposed``: programs trained into fewer dimensions than their variables need.
 
-Its weights ship, since training takes minutes and rounding differs between machines; `scripts/train_superposed.py`
+Their weights ship, since training takes minutes and rounding differs between machines; `scripts/train_superposed.py`
 makes them again. What is known: which head and which MLP carries which variable, and how well (`Metrics`). How a
 variable is written there, and which edges between nodes matter, was not asked for in training and is not claimed.
 """
@@ -8,20 +8,25 @@ variable is written there, and which edges between nodes matter, was not asked f
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from prosect.core.canonical import digest_tensors
 from prosect.core.errors import BadInput
+from prosect.core.seeds import Seed
 from prosect.core.truth import Truth, Variable
+from prosect.data.batch import Batch
 from prosect.organisms.compiler import zoo
-from prosect.organisms.compiler.card import Card
 from prosect.organisms.compiler.layout import Layout
 from prosect.organisms.compiler.siit import Metrics, Recipe, blank, carries, nodes
+from prosect.organisms.compiler.truth import NULLS
 from prosect.organisms.compiler.types import Checked
 from prosect.organisms.decoder import Decoder
 from prosect.organisms.sources import SequenceSource
@@ -29,29 +34,26 @@ from prosect.organisms.sources import SequenceSource
 if TYPE_CHECKING:
     from prosect.model import Model
 
-PROGRAM = "sort"
-NAME = f"compiled-{PROGRAM}-superposed"
+PROGRAMS = ("sort", "histogram", "count")
 FOLDER = Path(__file__).parents[1] / "weights" / "superposed"
-HOW = "trained to carry a program in superposition: behaviour, interchange and strictness losses"
 
 
-def plan() -> tuple[Checked, Layout, Recipe]:
-    """The program, where its variables go, and how it is trained."""
-    record = _record()
-    recipe = Recipe(**record["recipe"])
-    program = zoo.program_of(PROGRAM)
-    return program, Layout.of(program, spare=recipe.spare), recipe
+def plan(program: str) -> tuple[Checked, Layout, Recipe]:
+    """The program of that name, where its variables go, and how it is trained."""
+    recipe = Recipe(**_record(program)["recipe"])
+    checked = zoo.program_of(program)
+    return checked, Layout.of(checked, spare=recipe.spare), recipe
 
 
-def network(seed: int = 0) -> tuple[Decoder, Truth]:
+def network(program: str, seed: int = 0) -> tuple[Decoder, Truth]:
     """The shipped network and its truth; there is one, whatever the seed.
 
     Raises:
         BadInput: the weights were not installed with the package.
     """
-    program, layout, recipe = plan()
-    module = blank(program, layout, recipe, _record()["seed"])
-    module.load_state_dict(load_file(FOLDER / f"{PROGRAM}.safetensors"), assign=True)
+    checked, layout, recipe = plan(program)
+    module = blank(checked, layout, recipe, _record(program)["seed"])
+    module.load_state_dict(load_file(FOLDER / f"{program}.safetensors"), assign=True)
     module.eval().requires_grad_(True)
     needed = layout.width
     variables = tuple(
@@ -59,86 +61,104 @@ def network(seed: int = 0) -> tuple[Decoder, Truth]:
             node.site,
             0,
             "carried" if node.variables else "nothing",
-            {"variables": list(node.variables), "form": carries(program, node)} if node.variables else {},
+            {"variables": list(node.variables), "form": carries(checked, node)} if node.variables else {},
             {"matters": bool(node.variables)},
         )
-        for node in nodes(program, layout)
+        for node in nodes(checked, layout)
     )
-    metrics = asdict(metrics_of())
+    metrics = asdict(metrics_of(program))
     truth = Truth(
-        organism=NAME,
+        organism=f"compiled-{program}-superposed",
         variables=variables,
         quantities={**{k: float(v) for k, v in metrics.items()}, "dimensions needed": float(needed)},
-        nulls=zoo.network(PROGRAM)[1].nulls,
+        nulls=NULLS,
         size=f"{layout.layers} layers of {layout.heads} heads and {recipe.neurons} neurons, width {recipe.width} "
         f"for variables of {needed} dimensions",
     )
     return module, truth
 
 
-def build(seed: int = 0) -> tuple[Model, Truth]:
-    """The organism: `network` opened for study, and its truth."""
+def build(program: str, seed: int = 0) -> tuple[Model, Truth]:
+    """Program trained into half the dimensions that its variables need.
+
+    Strict interchange intervention training (Gupta et al. 2024, "InterpBench"): behaviour, interchange and
+    strictness losses against the program's interpreter; the weights ship. Known, and measured: which head and which MLP
+    carries which variable, and how well. How it is written there was not asked for and is not claimed.
+    """
     from prosect.model import Model
 
-    module, known = network(seed)
-    batch = next(source(seed).batches("explore", rows=2))
-    return Model.of(module, name=f"organism:{NAME}", inputs=dict(batch.tensors), tokenizer=None), known
+    module, known = network(program, seed)
+    batch = next(source(program, seed).batches("explore", rows=2))
+    name = f"organism:{known.organism}"
+    return Model.of(module, name=name, inputs=dict(batch.tensors), tokenizer=None), known
 
 
-def source(seed: int = 0, **sizes: int) -> SequenceSource:
+def untrained(program: str, seed: int = 0) -> Decoder:
+    """The model null: the network before training, from the initialisation of another seed."""
+    checked, layout, recipe = plan(program)
+    start = Seed(seed).child("compiler", program, "superposed", "untrained").integer
+    return blank(checked, layout, recipe, start)
+
+
+def source(program: str, seed: int = 0, folds: int = 2, **sizes: int) -> SequenceSource:
     """Inputs: those of the compiled program."""
-    return zoo.source(PROGRAM, seed, **sizes)
+    return zoo.source(program, seed, folds, **sizes)
 
 
-def metrics_of() -> Metrics:
+def targets(program: str, batch: Batch) -> Tensor:
+    """What the program gives at every position: `zoo.targets`."""
+    return zoo.targets(program, batch)
+
+
+def metrics_of(program: str) -> Metrics:
     """What was measured of the shipped network."""
-    return Metrics(**_record()["metrics"])
+    return Metrics(**_record(program)["metrics"])
 
 
-def card(seed: int = 0) -> Card:
-    """What the organism is."""
-    module, known = network(seed)
-    program, _, _ = plan()
-    record = _record()
-    return Card(
-        organism=NAME,
-        what=program.about,
-        how=HOW,
-        vocabulary=tuple(map(str, program.vocabulary)),
-        length=program.length,
-        causal=program.causal,
-        seed=record["seed"],
-        digest=digest_tensors(module.state_dict()),
-        seconds=record["seconds"],
-        size=known.size,
-        edges={},
-        nulls=tuple(known.nulls),
-        metrics={k: float(v) for k, v in asdict(metrics_of()).items()},
-    )
-
-
-def write(module: Decoder, recipe: Recipe, metrics: Metrics, seed: int, seconds: float) -> None:
+def write(program: str, module: Decoder, recipe: Recipe, metrics: Metrics, seed: int, seconds: float) -> None:
     """Ship a trained network."""
     from safetensors.torch import save_file
 
     FOLDER.mkdir(parents=True, exist_ok=True)
     state = {name: w.detach().to(torch.float32).contiguous() for name, w in module.state_dict().items()}
-    save_file(state, FOLDER / f"{PROGRAM}.safetensors")
+    path = FOLDER / f"{program}.safetensors"
+    save_file(state, path)
+    path.chmod(0o644)
     record = {
-        "program": PROGRAM,
+        "program": program,
         "seed": seed,
         "recipe": asdict(recipe),
         "metrics": asdict(metrics),
         "seconds": round(seconds, 1),
         "digest": digest_tensors(state),
     }
-    (FOLDER / f"{PROGRAM}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (FOLDER / f"{program}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
-def _record() -> dict[str, Any]:
-    path = FOLDER / f"{PROGRAM}.json"
+def _record(program: str) -> dict[str, Any]:
+    path = FOLDER / f"{program}.json"
     if not path.exists() or not path.with_suffix(".safetensors").exists():
         raise BadInput(
-            f"a prosect without the weights of {NAME}", "its package data", "installing prosect again"
+            f"a prosect without the weights of compiled-{program}-superposed",
+            "its package data",
+            "installing prosect again",
         )
     return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def __getattr__(attribute: str) -> Callable[..., Any]:
+    """``build_sort``, ``source_sort`` and the like, for the registry of organisms and whoever looks beside it."""
+    kind, _, program = attribute.partition("_")
+    if kind in KINDS and program in PROGRAMS:
+        return partial(KINDS[kind], program)
+    raise AttributeError(f"module {__name__!r} has no attribute {attribute!r}")
+
+
+KINDS: dict[str, Callable[..., Any]] = {
+    "build": build,
+    "network": network,
+    "source": source,
+    "untrained": untrained,
+    "targets": targets,
+}
+"""What every one of them has."""

@@ -19,9 +19,9 @@ from prosect.organisms.compiler.types import Attend
 MEASURED = 2000  # inputs of the full length, at most, that frequencies are taken over
 NULLS = {
     "other-input": "activations and outputs are paired with other inputs of the same length: no variable is where it "
-    "is said to be, and no output is right",
+    "is said to be, and no output is right (nulls.other_input)",
     "shuffled-labels": "the values of every variable are permuted across inputs and positions: no direction stands "
-    "for the value it is said to",
+    "for the value it is said to (nulls.shuffled_labels of compiler.zoo.values)",
     "untrained": "networks of the same sizes with random weights, over many seeds: only what is learned, beyond "
     "what these show, is false there",
 }
@@ -33,8 +33,7 @@ def truth(organism: str, made: Compiled, found: Edges) -> Truth:
     Variables: one at ``z.L.hN`` for every head (kind ``compiled-head`` with the operation and what it reads, or
     ``nothing``) and one at ``mlp_act.L`` for every neuron (kind ``compiled-neuron`` with the variable it helps to
     make and when it fires, or ``nothing``). Features: at every ``resid_post.L`` and ``resid_pre.0`` the directions of
-    all variables that are there, one for each value; ``labels["directions"]`` says what those of the last site mean, and
-    those of an earlier site are its first ones. Edges: see `edges.py`.
+    all variables that are there, one for each value (``variable=value``) or one for a number. Edges: see `edges.py`.
 
     Args:
         organism: its name.
@@ -43,7 +42,6 @@ def truth(organism: str, made: Compiled, found: Edges) -> Truth:
     """
     layout, program = made.layout, made.program
     mattering = {node for kind in found.matter.values() for edge in kind for node in edge}
-    names, features = _features(made)
     size = (
         f"{layout.layers} layers of {layout.heads} heads and {layout.neurons} neurons, width {layout.width}"
     )
@@ -53,10 +51,9 @@ def truth(organism: str, made: Compiled, found: Edges) -> Truth:
         quantities |= {"accuracy": 1.0, "chance": 1.0 / classes}
     return Truth(
         organism=organism,
-        features=features,
+        features=_features(made),
         variables=(*_heads(made, mattering), *_neurons(made)),
         edges=dict(found.matter),
-        labels={"directions": np.array(names)},
         quantities=quantities,
         nulls=NULLS,
         size=f"{size}, {len(program.vocabulary)} tokens, up to {program.length} of them",
@@ -101,8 +98,8 @@ def _neurons(made: Compiled) -> list[Variable]:
     ]
 
 
-def _features(made: Compiled) -> tuple[list[str], tuple[FeatureDirections, ...]]:
-    """Names of all directions, and at each residual site the directions that are there so far."""
+def _features(made: Compiled) -> tuple[FeatureDirections, ...]:
+    """At each residual site the directions that are there so far."""
     program, layout = made.program, made.layout
     rng = Seed(0).child("compiler", "frequencies").numpy()
     tokens = rng.integers(len(program.vocabulary), size=(MEASURED, program.length))
@@ -125,8 +122,8 @@ def _features(made: Compiled) -> tuple[list[str], tuple[FeatureDirections, ...]]
     for layer in range(-1, layout.layers):
         end = ends.get(layer, end)
         site = "resid_pre.0" if layer < 0 else f"resid_post.{layer}"
-        out.append(FeatureDirections(site, directions[:end], np.array(frequency[:end])))
-    return names, tuple(out)
+        out.append(FeatureDirections(site, directions[:end], np.array(frequency[:end]), tuple(names[:end])))
+    return tuple(out)
 
 
 def _labels(made: Compiled, name: str) -> list[str]:

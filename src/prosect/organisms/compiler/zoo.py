@@ -6,7 +6,6 @@ to nothing in particular, and the basis of the stream and of every head.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
@@ -16,12 +15,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from prosect.core.canonical import digest, digest_tensors
+from prosect.core.canonical import digest
 from prosect.core.errors import UnknownName
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth
 from prosect.data.batch import Batch
-from prosect.organisms.compiler.card import Card
 from prosect.organisms.compiler.check import check
 from prosect.organisms.compiler.compile import BOS_ID, Compiled, compiled, logits_of
 from prosect.organisms.compiler.edges import Edges, edges, renamed
@@ -29,8 +27,9 @@ from prosect.organisms.compiler.interpret import run
 from prosect.organisms.compiler.layout import OUTPUT, Layout
 from prosect.organisms.compiler.programs import SHIPPED
 from prosect.organisms.compiler.truth import truth
-from prosect.organisms.compiler.types import Checked
+from prosect.organisms.compiler.types import NO_VALUE, Checked
 from prosect.organisms.decoder import Decoder
+from prosect.organisms.redrawn import redrawn
 from prosect.organisms.sources import SequenceSource, parts
 
 if TYPE_CHECKING:
@@ -65,7 +64,13 @@ def network(name: str, seed: int = 0) -> tuple[Decoder, Truth]:
 
 
 def build(name: str, seed: int = 0) -> tuple[Model, Truth]:
-    """The organism: `network` opened for study, and its truth."""
+    """The organism: `network` opened for study, and its truth.
+
+    Compiled from a program in a language like RASP (Weiss, Goldberg & Yahav 2021, "Thinking Like Transformers"), and
+    equal to its interpreter on every input up to its length. Known, all of it from the program and none from the network:
+    which variable lies where, what every head and neuron makes, and the edges that matter under zero,
+    positional-mean and resample ablation. A seed shuffles heads and neurons and turns every basis.
+    """
     from prosect.model import Model
 
     module, known = network(name, seed)
@@ -76,13 +81,7 @@ def build(name: str, seed: int = 0) -> tuple[Model, Truth]:
 
 def untrained(name: str, seed: int = 0) -> Decoder:
     """The model null: a network of the same sizes whose weights are random, as large as those compiled."""
-    module = organism(name, 0).module
-    generator = Seed(seed).child("compiler", _short(name), "untrained").torch()
-    with torch.no_grad():
-        for weights in module.parameters():
-            size = weights.pow(2).mean().sqrt()
-            weights.copy_(torch.randn(weights.shape, generator=generator) * size)
-    return module
+    return redrawn(organism(name, 0).module, Seed(seed).child("compiler", _short(name), "untrained"))
 
 
 def source(
@@ -145,26 +144,19 @@ def targets(name: str, batch: Batch) -> Int[Tensor, "rows positions"] | Float[Te
     return torch.from_numpy(out if numerical else out.astype(np.int64))
 
 
-def card(name: str, seed: int = 0) -> Card:
-    """What the organism is, how it was made, its truth in numbers, its seed, its hash, and how long it took."""
-    start = time.perf_counter()
-    module, known = network(name, seed)
-    seconds = time.perf_counter() - start
+def values(name: str, batch: Batch) -> dict[str, Int[Tensor, "rows positions"]]:
+    """What every variable of the program is at every position, as the number of one of its values.
+
+    -1 at the first token, at padding, and where a variable has no value.
+    """
     program = program_of(name)
-    return Card(
-        organism=known.organism,
-        what=program.about,
-        how="compiled from a program; equal to its interpreter on every input up to its length",
-        vocabulary=tuple(map(str, program.vocabulary)),
-        length=program.length,
-        causal=program.causal,
-        seed=seed,
-        digest=digest_tensors(module.state_dict()),
-        seconds=seconds,
-        size=known.size,
-        edges={kind: len(found) for kind, found in known.edges.items()},
-        nulls=tuple(known.nulls),
-    )
+    ids = batch.tensors["input_ids"].numpy()
+    out = {variable: np.full(ids.shape, NO_VALUE, dtype=np.int64) for variable in program.variables}
+    for row, length in enumerate(batch.lengths):
+        codes = run(program, ids[row : row + 1, 1:length] - 1)
+        for variable, found in out.items():
+            found[row, 1:length] = codes[variable][0]
+    return {variable: torch.from_numpy(found) for variable, found in out.items()}
 
 
 def _short(name: str) -> str:
@@ -203,8 +195,19 @@ def _edges(short: str, layout: Layout) -> Edges:
 
 
 def __getattr__(attribute: str) -> Callable[..., Any]:
-    """``build_dyck_1`` and the like, for the registry of organisms."""
-    name = attribute.removeprefix("build_").replace("_", "-")
-    if attribute.startswith("build_") and name in SHIPPED:
-        return partial(build, name)
+    """``build_dyck_1``, ``source_dyck_1`` and the like, for the registry of organisms and whoever looks beside it."""
+    kind, _, rest = attribute.partition("_")
+    name = rest.replace("_", "-")
+    if kind in KINDS and name in SHIPPED:
+        return partial(KINDS[kind], name)
     raise AttributeError(f"module {__name__!r} has no attribute {attribute!r}")
+
+
+KINDS: dict[str, Callable[..., Any]] = {
+    "build": build,
+    "network": network,
+    "source": source,
+    "untrained": untrained,
+    "targets": targets,
+}
+"""What every program has."""
