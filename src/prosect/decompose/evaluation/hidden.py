@@ -106,7 +106,9 @@ def hidden(
     halves = torch.arange(len(act)) % 2 == 0
     least = min(int(on[half].sum(dim=0).min()) for half in (halves, ~halves))
     if least < PRESENT:
-        raise TooLittleData(f"a feature that is in {least} rows of a half", f"at least {PRESENT}", "more rows")
+        raise TooLittleData(
+            f"a feature that is in {least} rows of a half", f"at least {PRESENT}", "more rows"
+        )
     loud = loudest(act, on.sum(dim=1))
 
     def without(value: Tensor) -> Float[np.ndarray, " features"]:

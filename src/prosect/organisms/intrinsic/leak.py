@@ -198,7 +198,9 @@ def _network(seed: int, name: str, leaks: bool) -> tuple[Readable, Truth]:
             FeatureDirections("act", written / np.sqrt(written.sum(axis=1, keepdims=True)), frequency),
         ),
         variables=tuple(
-            Variable("act", j, "features", {"shown": j, "leaked": np.flatnonzero(written[:, j] & leaked).tolist()})
+            Variable(
+                "act", j, "features", {"shown": j, "leaked": np.flatnonzero(written[:, j] & leaked).tolist()}
+            )
             for j in range(neurons)
         ),
         labels={"leaked": leaked},

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
 INPUTS, TAUGHT, NEURONS, OUTPUTS = 12, 6, 12, 3
 READS = 2  # inputs of each neuron of the teacher; it writes to one output
-LEARN, PRUNE, ROWS, RATE = 500, 600, 128, 1e-2
-L0 = 1e-3
+LEARN, PRUNE, ROWS, RATE = 500, 1000, 128, 1e-2
+SHRINK = 1e-2  # loss for a weight of size 1 while pruning by magnitude
+L0 = 6e-2
 """Loss for each expected weight, where the teacher's outputs have a variance of about 1."""
 TESTED = 8192
 BLOCK = 4096
@@ -41,7 +42,11 @@ class Student(nn.Module):
 
     def __init__(self, neurons: int = NEURONS) -> None:
         super().__init__()
-        self.inner, self.act, self.readout = nn.Linear(INPUTS, neurons), nn.ReLU(), nn.Linear(neurons, OUTPUTS)
+        self.inner, self.act, self.readout = (
+            nn.Linear(INPUTS, neurons),
+            nn.ReLU(),
+            nn.Linear(neurons, OUTPUTS),
+        )
 
     def forward(self, x: Float[Tensor, "n inputs"]) -> Float[Tensor, "n outputs"]:
         return self.readout(self.act(self.inner(x)))  # type: ignore[no-any-return]
@@ -119,7 +124,7 @@ def weights(seed: int, how: str, keep: int) -> dict[str, np.ndarray]:
     own = {name: torch.from_numpy(w.copy()).requires_grad_(True) for name, w in learned(seed).items()}
     loss, seed_of = _lessons(seed, "prune"), Seed(seed).child("pruned", how)
     if how == "magnitude":
-        pruning.by_magnitude(own, loss, keep, PRUNE, RATE)
+        pruning.by_magnitude(own, loss, keep, PRUNE, RATE, SHRINK)
     elif how == "l0":
         pruning.by_l0(own, loss, L0, PRUNE, RATE, seed_of)
     elif how == "random":
@@ -229,7 +234,9 @@ def _redrawn(seed: int, how: str) -> Student:
     """The real weights of each matrix, permuted: as sparse and as large, and wired at random."""
     real = trained(seed, how).state_dict()
     rng = Seed(seed).child("pruned", "untrained", how).numpy()
-    return filled(blank(), {name: rng.permutation(w.numpy().flatten()).reshape(w.shape) for name, w in real.items()})
+    return filled(
+        blank(), {name: rng.permutation(w.numpy().flatten()).reshape(w.shape) for name, w in real.items()}
+    )
 
 
 def _lessons(seed: int, stage: str) -> pruning.Loss:

@@ -41,20 +41,25 @@ def largest(weights: Sequence[Float[Tensor, "_ _"]], keep: int) -> list[Bool[Ten
     return [piece.view_as(w) for piece, w in zip(pieces, weights, strict=True)]
 
 
-def by_magnitude(weights: Weights, loss: Loss, keep: int, steps: int, rate: float) -> None:
-    """Prune matrices in place down to ``keep`` weights during the first half of ``steps``, and train on.
+def by_magnitude(
+    weights: Weights, loss: Loss, keep: int, steps: int, rate: float, shrink: float = 0.0
+) -> None:
+    """Prune matrices in place down to ``keep`` weights, and train on.
 
     Args:
         weights: leaf tensors with gradients.
         loss: of a step.
         keep: weights left in all matrices together.
-        steps: in all.
+        steps: in all; pruning is over after two fifths of them.
         rate: of Adam.
+        shrink: loss for each weight of size 1, during the first four fifths of the steps: of two neurons that do
+            the same it lets one go.
     """
     matrices = [w for w in weights.values() if w.ndim == 2]
     total = sum(w.numel() for w in matrices)
-    until = steps // 2
     masks = largest(matrices, total)
+    alone = steps // 5
+    until = (steps - alone) // 2
 
     def after(step: int) -> None:
         nonlocal masks
@@ -64,7 +69,11 @@ def by_magnitude(weights: Weights, loss: Loss, keep: int, steps: int, rate: floa
         for w, mask in zip(matrices, masks, strict=True):
             w.mul_(mask)
 
-    descend(weights.values(), steps, rate, lambda _: loss(weights), after)
+    def shrinking(_: int) -> Tensor:
+        return loss(weights) + shrink * torch.stack([w.abs().sum() for w in matrices]).sum()
+
+    descend(weights.values(), steps - alone, rate, shrinking, after)
+    descend(weights.values(), alone, rate / 2, lambda _: loss(weights), lambda _: after(until + 1))
 
 
 def at_random(weights: Weights, loss: Loss, keep: int, steps: int, rate: float, seed: Seed) -> None:
@@ -103,7 +112,9 @@ def by_l0(
     def step(_: int) -> Tensor:
         z = {name: sampled(10 * gates[name], rng) for name in names}
         expected = torch.stack([opens(10 * gates[name]).sum() for name in names]).sum()
-        return loss({name: w * z[name] if name in z else w for name, w in weights.items()}) + strength * expected
+        return (
+            loss({name: w * z[name] if name in z else w for name, w in weights.items()}) + strength * expected
+        )
 
     descend([*weights.values(), *gates.values()], steps - steps // 4, rate, step)
     closed = {name: settled(10 * gates[name].detach()) for name in names}
