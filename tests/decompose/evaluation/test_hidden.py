@@ -69,7 +69,7 @@ def test_it_fires_on_the_trained_network_with_a_norm_and_not_on_its_control():
     solu, _ = of_trained("solu", "norm")
     single, one = of_trained("single", "norm")
     bare, _ = of_trained("bare")
-    assert solu.sneaked.mean() > 0.7
+    assert solu.sneaked.mean() > 0.5
     assert not single.sneaked.any() and one < 1.2
     assert bare.sneaked.mean() < 0.3
     assert single.share < 0.15 < 0.4 < solu.share
@@ -99,7 +99,8 @@ def test_alone_against_features_mixed_by_hand():
     own = torch.cat([s, torch.randn(4000, 2, generator=rng)], dim=1)
     assert alone(own, own, s) == pytest.approx(np.ones(3), abs=1e-6)
     mix = torch.tensor([[1.0, 1, 0, 0], [0, 1, 1, 0], [1, 0, 1, 1]])
-    assert alone(s @ mix, s @ mix, s).max() < 1
+    # the first and second are nowhere alone; the third is, in the last unit
+    assert alone(s @ mix, s @ mix, s)[:2].max() < 0.6 < 0.99 < alone(s @ mix, s @ mix, s)[2]
     # one of two equal noises on top: half of the variance is the feature's
     noisy = s[:, :1] + s[:, :1].std() * torch.randn(4000, 1, generator=rng)
     assert alone(torch.cat([s, noisy], dim=1), noisy, s[:, :1])[0] == pytest.approx(0.5, abs=0.06)

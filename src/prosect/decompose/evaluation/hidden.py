@@ -168,7 +168,7 @@ def _squared(x: Float[Tensor, "n a"], y: Float[Tensor, "n b"]) -> Float[Tensor, 
 
 
 def _mean(
-    each: Float[Tensor, "n features"], strengths: Float[Tensor, "n features"]
+    each: Float[Tensor, "_ _"], strengths: Float[Tensor, "n features"]
 ) -> Float[np.ndarray, " features"]:
     if each.shape != strengths.shape:
         raise ShapeMismatch(f"losses {tuple(each.shape)}", f"{tuple(strengths.shape)}, one for each feature")
@@ -180,4 +180,4 @@ def _amplified(
 ) -> Float[np.ndarray, " features"]:
     ratio = (after.double().norm(dim=1) / before.double().norm(dim=1).clamp(min=1e-12)).log()
     weight = on.double()
-    return (weight.T @ ratio / weight.sum(dim=0)).exp().numpy()
+    return np.asarray((weight.T @ ratio / weight.sum(dim=0)).exp().numpy())

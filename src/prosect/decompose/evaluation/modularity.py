@@ -9,6 +9,7 @@ Sneppen 2002, "Specificity and stability in topology of protein networks"), insi
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -70,7 +71,7 @@ def modularity(
         TooLittleData: fewer than two connections, or no draws.
         BadInput: more ``edges`` than there are weights.
     """
-    for a, b in zip(weights, weights[1:], strict=False):
+    for a, b in itertools.pairwise(weights):
         if a.shape[0] != b.shape[1]:
             raise ShapeMismatch(f"a layer of {a.shape[0]} and then one that reads {b.shape[1]}", "the same")
     sizes = [np.abs(np.asarray(w, dtype=float)) for w in weights]

@@ -35,7 +35,7 @@ class Specialisation:
 
 
 def specialisation(
-    shares: Float[np.ndarray, "n experts"], clusters: Int[np.ndarray, " n"], seed: Seed, draws: int = 200
+    shares: Float[np.ndarray, "n experts"], clusters: Int[np.ndarray, " _"], seed: Seed, draws: int = 200
 ) -> Specialisation:
     """Mutual information of expert and cluster.
 

@@ -135,7 +135,8 @@ def weights(sparse: bool, seed: int) -> dict[str, np.ndarray]:
         everything = torch.stack([expert(x) for expert in module.experts], dim=1)
         wanted = target(x, which, seed)
         if module.router is None:
-            return (everything.sum(dim=1) - wanted).square().sum(dim=1).mean()
+            error: Tensor = (everything.sum(dim=1) - wanted).square().sum(dim=1).mean()
+            return error
         sure = module.router(x)
         first = nn.functional.one_hot(sure.argmax(dim=1), CLUSTERS).to(sure.dtype)
         even = CLUSTERS * (first.mean(dim=0) * sure.mean(dim=0)).sum()
@@ -239,7 +240,7 @@ def _block(seed: int, part: str, block: int) -> tuple[Tensor, Tensor]:
 def _network(sparse: bool, name: str, seed: int) -> tuple[Mixture, Truth]:
     module = trained(sparse, seed)
     loss, twin = loss_of(module, seed), loss_of(trained(False, seed), seed)
-    labels = {}
+    labels: dict[str, np.ndarray] = {}
     for part in ("validate.0", "validate.1", "sealed", "shift"):
         which = clusters_of(seed, part)
         labels |= {f"cluster {c}@{part}": which == c for c in range(CLUSTERS)}

@@ -55,7 +55,7 @@ class Layered(nn.Module):
     def forward(self, x: Float[Tensor, "n 6"]) -> Float[Tensor, "n 2"]:
         return self.readout(self.act_2(self.second(self.act_1(self.first(x)))))  # type: ignore[no-any-return]
 
-    def matrices(self) -> list[nn.Parameter]:
+    def matrices(self) -> list[Tensor]:
         """The weights of its layers in order, each (to, from)."""
         return [self.first.weight, self.second.weight, self.readout.weight]
 
@@ -118,7 +118,7 @@ def weights(near: bool, seed: int) -> dict[str, np.ndarray]:
     last = round(PRUNED * STEPS)
 
     def loss(step: int) -> Tensor:
-        error = (module(x) - wanted).square().mean()
+        error: Tensor = (module(x) - wanted).square().mean()
         if not near or step >= last:
             return error
         long = torch.stack([(w.abs() * d).sum() for w, d in zip(matrices, lengths, strict=True)]).sum()

@@ -248,7 +248,8 @@ def _lessons(seed: int, stage: str) -> pruning.Loss:
         with torch.no_grad():
             wanted = taught(x)
         hidden = torch.relu(x @ w["inner.weight"].T + w["inner.bias"])
-        return (hidden @ w["readout.weight"].T + w["readout.bias"] - wanted).square().mean()
+        error: Tensor = (hidden @ w["readout.weight"].T + w["readout.bias"] - wanted).square().mean()
+        return error
 
     return loss
 

@@ -37,7 +37,7 @@ def largest(weights: Sequence[Float[Tensor, "_ _"]], keep: int) -> list[Bool[Ten
         raise BadInput(f"keep={keep}", f"0 to {len(flat)}")
     on = torch.zeros(len(flat), dtype=torch.bool)
     on[flat.argsort(descending=True, stable=True)[:keep]] = True
-    pieces = on.split([w.numel() for w in weights])
+    pieces = torch.split(on, [w.numel() for w in weights])
     return [piece.view_as(w) for piece, w in zip(pieces, weights, strict=True)]
 
 
