@@ -141,7 +141,8 @@ def weights(sparse: bool, seed: int) -> dict[str, np.ndarray]:
         first = nn.functional.one_hot(sure.argmax(dim=1), CLUSTERS).to(sure.dtype)
         even = CLUSTERS * (first.mean(dim=0) * sure.mean(dim=0)).sum()
         each = (everything - wanted[:, None]).square().sum(dim=2)
-        return EVEN * even - torch.logsumexp(sure.clamp(min=1e-9).log() - each / (2 * SLACK), dim=1).mean()
+        likely = torch.logsumexp(sure.clamp(min=1e-9).log() - each / (2 * SLACK), dim=1)
+        return -likely.mean() + EVEN * even
 
     descend(module.parameters(), STEPS, RATE, loss)
     return {name: w.detach().numpy().copy() for name, w in module.state_dict().items()}
