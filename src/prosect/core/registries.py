@@ -26,6 +26,31 @@ _COMPILED = {
 }
 """The programs that ship, and what each computes."""
 
+_INTRINSIC = {
+    "topk-mlp": ("activations:build_topk", "MLP whose activation function keeps the largest four"),
+    "solu-mlp": (
+        "activations:build_solu",
+        "MLP with softmax linear units and a LayerNorm, which lets features hide",
+    ),
+    "solu-bare-mlp": ("activations:build_bare", "MLP with softmax linear units alone"),
+    "relu-mlp": ("activations:build_relu", "dense twin of topk-mlp"),
+    "gelu-mlp": ("activations:build_gelu", "dense twin of the networks with softmax linear units"),
+    "single-mlp": (
+        "activations:build_single",
+        "softmax linear units, LayerNorm, and a neuron for each feature",
+    ),
+    "solu-leak": ("leak:build", "features hidden in small activations that a LayerNorm brings back"),
+    "solu-clean": ("leak:build_clean", "twin of solu-leak in which nothing hides"),
+    "experts": ("experts:build", "mixture of experts on inputs from planted clusters"),
+    "experts-dense": ("experts:build_dense", "dense twin of experts"),
+    "pruned": ("pruned:build", "student of a sparse teacher, pruned by magnitude"),
+    "pruned-l0": ("pruned:build_l0", "student of a sparse teacher, pruned by an L0 penalty"),
+    "pruned-dense": ("pruned:build_dense", "dense twin of pruned"),
+    "modular-bimt": ("placed:build", "two independent tasks kept apart by a price on long connections"),
+    "modular-dense": ("placed:build_dense", "dense twin of modular-bimt"),
+}
+"""Networks trained to be interpretable, and their twins."""
+
 ORGANISMS = Registry(
     "organism",
     {
@@ -67,6 +92,10 @@ ORGANISMS = Registry(
                 f"program trained into half the dimensions it needs: {_COMPILED[name]}",
             )
             for name in ("sort", "histogram", "count")
+        },
+        **{
+            name: (f"prosect.organisms.intrinsic.{where}", about)
+            for name, (where, about) in _INTRINSIC.items()
         },
         **{
             f"compiled-{name}": (
