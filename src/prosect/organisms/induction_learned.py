@@ -27,6 +27,7 @@ from prosect.core.canonical import digest
 from prosect.core.errors import BadInput
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth
+from prosect.data.behaviours import Behaviour, repeated_block
 from prosect.organisms.decoder import Decoder, DecoderConfig
 from prosect.organisms.next_token import Schedule, initialised
 from prosect.organisms.sources import SequenceSource, parts
@@ -190,6 +191,16 @@ def batches(seed: int, rows: int) -> Any:
         return ids, torch.ones(ids.shape)
 
     return batch
+
+
+def repetition(length: int = 14, seed: int = 0) -> Behaviour:
+    """The behaviour: the second copy of a random block is predicted from the first.
+
+    Args:
+        length: of the block; from 21 on longer than any in training.
+        seed: of the blocks.
+    """
+    return repeated_block(torch.arange(1, VOCAB), length=length, shifted=LONGEST + 4, bos=BOS, seed=seed)
 
 
 def _open(module: Decoder, name: str) -> Model:
