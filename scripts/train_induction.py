@@ -52,7 +52,11 @@ def measure() -> dict[str, float]:
         print(point.step, round(losses[-1], 3), flush=True)
     found = induction_heads(point.model(), behaviour)
     for head in found.heads:
-        print(head.head, head.kind, *(round(m.estimate or 0, 3) for m in (head.prefix, head.copying, head.previous)))
+        print(
+            head.head,
+            head.kind,
+            *(round(m.estimate or 0, 3) for m in (head.prefix, head.copying, head.previous)),
+        )
     print("gain", found.gain, "lost", found.lost, "random", [m for _, m in found.random], sep="\n")
     return {
         "repeated-token loss before training": losses[0],

@@ -56,7 +56,9 @@ def finish(work: Path) -> None:
     """Write the folder that ships, measured in float32 as users will run it."""
     state = load_file(work / "state.safetensors")
     if int(state["step"]) != template.SCHEDULE.steps:
-        raise SystemExit(f"{work} is at step {int(state['step'])} of {template.SCHEDULE.steps}: go on with train")
+        raise SystemExit(
+            f"{work} is at step {int(state['step'])} of {template.SCHEDULE.steps}: go on with train"
+        )
     weights = {
         k.removeprefix("weight/"): v.half().contiguous() for k, v in state.items() if k.startswith("weight/")
     }

@@ -61,6 +61,14 @@ ORGANISMS = Registry(
             "prosect.organisms.pylm:build",
             "real language model of Python source; nobody knows its mechanism",
         ),
+        "induction-learned": (
+            "prosect.organisms.induction_learned:build",
+            "two-layer attention-only transformer that learned to repeat, with checkpoints through its training",
+        ),
+        "template": (
+            "prosect.organisms.template:build",
+            "small GPT-2 of a template language with planted facts and indirect-object sentences",
+        ),
         "compiled-sort-superposed": (
             "prosect.organisms.compiler.superposed:build",
             "program that sorts, trained into half the dimensions it needs",

@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
+from torch import Tensor
 
 from prosect.core.errors import TooLittleData, Unsupported
 from prosect.core.records import Measured
@@ -104,7 +105,9 @@ def induction_heads(
         raise TooLittleData(f"{rows} rows", "4 or more")
     layers = [i for i in range(model.n_layers or 0) if f"probs.{i}" in model.sites]
     if not layers:
-        raise Unsupported(f"attention weights of {model.name}", "a model with the sites probs.0, probs.1, ...")
+        raise Unsupported(
+            f"attention weights of {model.name}", "a model with the sites probs.0, probs.1, ..."
+        )
     root = Seed(seed).child("induction heads")
     kinds = [_kind(*scores) for scores in _scores(model, behaviour.pairs(choose, rows), layers, root)]
     pairs = behaviour.pairs(measure, rows)
@@ -154,7 +157,9 @@ def _scores(
     even = before / (np.arange(before.shape[1]) + 1)[None, :, None]
     last = shown.shape[1] - 1 - np.argmax(shown[:, ::-1], axis=1)
     targets = pairs.targets.cpu().numpy()[np.arange(len(batch)), last].tolist()
-    direct = attribute(model, batch, targets, against="mean", positions=last.tolist(), seed=seed.integer % 2**31)
+    direct = attribute(
+        model, batch, targets, against="mean", positions=last.tolist(), seed=seed.integer % 2**31
+    )
     copying = {share.part: share.beyond for share in direct.shares}
     out = []
     for layer, site in zip(layers, sites, strict=True):
@@ -167,7 +172,7 @@ def _scores(
     return out
 
 
-def _plain(batch: Batch) -> np.ndarray:
+def _plain(batch: Batch) -> Bool[np.ndarray, "rows positions"]:
     """Real positions that are not special."""
     assert batch.mask is not None
     special = batch.special
@@ -175,7 +180,7 @@ def _plain(batch: Batch) -> np.ndarray:
 
 
 def _mass(
-    attention: Float[np.ndarray, "rows queries keys"], keys: Float[np.ndarray, "rows queries keys"]
+    attention: Float[np.ndarray, "rows queries keys"], keys: Bool[np.ndarray, "rows queries keys"]
 ) -> Float[np.ndarray, " rows"]:
     """Mean weight on the keys, over the queries that have any; NaN where none has."""
     asked = keys.any(axis=2).sum(axis=1)
@@ -183,11 +188,12 @@ def _mass(
     return np.asarray(np.divide(total, asked, out=np.full(len(asked), np.nan), where=asked > 0))
 
 
-def _gain(output: object, batch: Batch, pairs: Pairs) -> object:
+def _gain(
+    output: Float[Tensor, "rows positions vocab"], batch: Batch, pairs: Pairs
+) -> Float[Tensor, " rows"]:
     """Mean log-probability of the repeated tokens, for some of the rows."""
     number = {row: i for i, row in enumerate(pairs.clean.rows)}
-    targets = pairs.targets[[number[row] for row in batch.rows]]
-    logp = output.log_softmax(dim=-1)  # type: ignore[attr-defined]
-    here = logp.gather(-1, targets.clamp(min=0).to(logp.device)[..., None])[..., 0]
-    shown = (targets >= 0).to(logp.device)
-    return (here * shown).sum(dim=1) / shown.sum(dim=1).clamp(min=1)
+    targets = pairs.targets[[number[row] for row in batch.rows]].to(output.device)
+    logp = output.log_softmax(dim=-1).gather(-1, targets.clamp(min=0)[..., None])[..., 0]
+    shown = targets >= 0
+    return (logp * shown).sum(dim=1) / shown.sum(dim=1).clamp(min=1)

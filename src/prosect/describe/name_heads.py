@@ -143,7 +143,9 @@ def name_heads(model: Model, choose: IndirectObjects, measure: IndirectObjects, 
     """
     layers = [i for i in range(model.n_layers or 0) if f"probs.{i}" in model.sites]
     if not layers:
-        raise Unsupported(f"attention weights of {model.name}", "a model with the sites probs.0, probs.1, ...")
+        raise Unsupported(
+            f"attention weights of {model.name}", "a model with the sites probs.0, probs.1, ..."
+        )
     root = Seed(seed).child("name heads")
     first = _looks(model, choose, layers, root)
     early = {head: _classes(first, head, None) for head in first.direct}
@@ -194,9 +196,12 @@ def _looks(model: Model, sentences: IndirectObjects, layers: list[int], seed: Se
             for route, (a, b) in ROUTES.items()
         }
     direct, raises = (
-        {name: RowScores(found[name], units, seed).measured() for name in names} for found in (split, over_mean)
+        {name: RowScores(found[name], units, seed).measured() for name in names}
+        for found in (split, over_mean)
     )
-    whole = sum(split.values(), np.zeros(len(batch)))  # exact: `attribute` refuses a sum that misses the logit
+    whole = sum(
+        split.values(), np.zeros(len(batch))
+    )  # exact: `attribute` refuses a sum that misses the logit
     return _Looks(attention, direct, raises, split, whole, RowScores(whole, units, seed).measured())
 
 

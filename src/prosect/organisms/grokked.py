@@ -141,6 +141,15 @@ def checkpoints(seed: int = 0, p: int = 31, every: int = 50) -> Iterator[Checkpo
         yield _kept(*last)
 
 
+def untrained_grokked(seed: int = 0, p: int = 31) -> Addition:
+    """The network before its first step: the null of what is learned.
+
+    Raises:
+        BadInput: there is no recipe for this modulus.
+    """
+    return next(checkpoints(seed, p)).module
+
+
 def trained_on(seed: int = 0, p: int = 31) -> Bool[np.ndarray, " pairs"]:
     """Whether the network of a seed was trained on the pair (a, b), at a·p + b.
 

@@ -74,7 +74,8 @@ def blank() -> Decoder:
     )
     with torch.device("meta"):
         module = Decoder(config)
-    return module.to_empty(device="cpu").eval()
+    module.to_empty(device="cpu")
+    return module.eval()
 
 
 def untrained(seed: int = 0) -> Decoder:

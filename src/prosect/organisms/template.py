@@ -148,9 +148,9 @@ def untrained(seed: int = 0) -> nn.Module:
     from transformers import GPT2LMHeadModel
 
     with torch.device("meta"):
-        module = GPT2LMHeadModel(config())
-    module = module.to_empty(device="cpu")
-    module.tie_weights()
+        blank = GPT2LMHeadModel(config())
+    module: nn.Module = blank.to_empty(device="cpu")
+    blank.tie_weights()
     initialised(module, Seed(seed).child("template", "initial weights"), SCALE)
     return module.eval()
 
@@ -178,9 +178,7 @@ class Batches:
         self.language, self.rows = language, rows
         self._held: tuple[int, list[list[tuple[Sentence, ...]]]] = (-1, [])
 
-    def __call__(
-        self, step: int
-    ) -> tuple[Int[Tensor, "rows positions"], Float[Tensor, "rows positions"]]:
+    def __call__(self, step: int) -> tuple[Int[Tensor, "rows positions"], Float[Tensor, "rows positions"]]:
         number = step // CHUNK
         if self._held[0] != number:
             rng = self.language.root.child("training", number).numpy()
@@ -228,7 +226,9 @@ def record() -> dict[str, Any]:
     """
     path = FOLDER / "record.json"
     if not path.exists():
-        raise BadInput(f"a prosect without the record of {NAME}", "its package data", "installing prosect again")
+        raise BadInput(
+            f"a prosect without the record of {NAME}", "its package data", "installing prosect again"
+        )
     return dict(json.loads(path.read_text(encoding="utf-8")))
 
 

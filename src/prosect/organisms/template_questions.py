@@ -56,9 +56,7 @@ def recall(seed: int = 0, folds: int = 2, planted: bool = True) -> ContrastSourc
         if fact.trained != planted:
             continue
         for template in range(len(words.RELATIONS[fact.relation][1])):
-            others = [
-                f for f in LANGUAGE.facts if f.relation == fact.relation and f.object != fact.object
-            ]
+            others = [f for f in LANGUAGE.facts if f.relation == fact.relation and f.object != fact.object]
             other = others[int(rng.integers(len(others)))]
             mine, theirs = (stated(f, template) for f in (fact, other))
             a, b = (_until_answer(s) for s in (mine, theirs))
@@ -72,7 +70,9 @@ def recall(seed: int = 0, folds: int = 2, planted: bool = True) -> ContrastSourc
     return ContrastSource(tuple(made), where, tokenizer(), special=1, padding=1)
 
 
-def indirect_objects(part: str = "explore", rows: int = 64, seed: int = 0, kind: str = "ioi") -> IndirectObjects:
+def indirect_objects(
+    part: str = "explore", rows: int = 64, seed: int = 0, kind: str = "ioi"
+) -> IndirectObjects:
     """Indirect-object sentences with the place of every name, for measuring which head does what.
 
     Args:

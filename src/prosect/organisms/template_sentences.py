@@ -226,7 +226,9 @@ def filled(
     return Sentence(said, kind, order, template, marks)
 
 
-def documents(language: Language, part: str, count: int, held: bool = False) -> Iterator[tuple[Sentence, ...]]:
+def documents(
+    language: Language, part: str, count: int, held: bool = False
+) -> Iterator[tuple[Sentence, ...]]:
     """The first documents of a part, each from its number alone."""
     for i in range(count):
         yield language.document(language.root.child(part, i).numpy(), held)

@@ -8,28 +8,33 @@ from prosect.core.seeds import Seed
 
 BOS, PAD = "<bos>", "<pad>"
 
-NAMES = tuple(
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+NAMES = _words(
     "anna ben carl dora emma fred gina hans ivan jane karl lucy mary nick olga paul rosa sam tina umar vera "
-    "will xena yuri zoe adam beth cara dean ella finn gwen hugo iris jack kate".split()
+    "will xena yuri zoe adam beth cara dean ella finn gwen hugo iris jack kate"
 )
-SURNAMES = tuple(
-    "smith brown jones clark lewis young king wright hill scott green baker adams nelson carter stone".split()
+SURNAMES = _words(
+    "smith brown jones clark lewis young king wright hill scott green baker adams nelson carter stone"
 )
-PLACES = tuple("store park school office garden station library museum market beach".split())
-THINGS = tuple("drink book ring ball map cake coat lamp letter key".split())
-ANIMALS = tuple("dog cat horse bird fox goat sheep mouse".split())
-ADJECTIVES = tuple("red old small happy quiet young clever lazy".split())
-VERBS = tuple("saw chased liked found followed heard".split())
-COUNTRIES = tuple(
+PLACES = _words("store park school office garden station library museum market beach")
+THINGS = _words("drink book ring ball map cake coat lamp letter key")
+ANIMALS = _words("dog cat horse bird fox goat sheep mouse")
+ADJECTIVES = _words("red old small happy quiet young clever lazy")
+VERBS = _words("saw chased liked found followed heard")
+COUNTRIES = _words(
     "arland belor cadia doria elvan foria galen hestia ionia jorvik kelos lumia morva nadir orlan pavia "
-    "quenta rhodia selva tarsis ulvia vantor westia zembla".split()
+    "quenta rhodia selva tarsis ulvia vantor westia zembla"
 )
-CITIES = tuple(
+CITIES = _words(
     "abra bolto crena dunmo eskil fanto grell hovar istra jenko kolma lanto menra norva ossen pelga "
-    "quill rasto senna tolve urbin velda wenzo zoltan".split()
+    "quill rasto senna tolve urbin velda wenzo zoltan"
 )
-LANGUAGES = tuple("ardic bolese cantic dovish elmic fenric gothan hulic".split())
-FOODS = tuple("rice bread fish cheese soup fruit honey beans".split())
+LANGUAGES = _words("ardic bolese cantic dovish elmic fenric gothan hulic")
+FOODS = _words("rice bread fish cheese soup fruit honey beans")
 
 LEADS = ("", "", "one day ,", "in the morning ,", "last week ,", "as usual ,", "it is said that")
 """What a sentence may begin with; moves every later position."""
