@@ -75,7 +75,8 @@ def blank() -> Decoder:
     with torch.device("meta"):
         module = Decoder(config)
     module.to_empty(device="cpu")
-    return module.eval()
+    module.eval()
+    return module
 
 
 def untrained(seed: int = 0) -> Decoder:
