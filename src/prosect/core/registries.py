@@ -97,6 +97,14 @@ ORGANISMS = Registry(
             name: (f"prosect.organisms.intrinsic.{where}", about)
             for name, (where, about) in _INTRINSIC.items()
         },
+        "induction-learned": (
+            "prosect.organisms.induction_learned:build",
+            "two-layer attention-only transformer that learned to repeat, with checkpoints through its training",
+        ),
+        "template": (
+            "prosect.organisms.template:build",
+            "small GPT-2 of a template language with planted facts and indirect-object sentences",
+        ),
         **{
             f"compiled-{name}": (
                 f"prosect.organisms.compiler.zoo:build_{name.replace('-', '_')}",

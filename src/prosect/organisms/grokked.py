@@ -8,11 +8,13 @@ pairs were trained on and how often the network is right, and `Truth.unknown` is
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from prosect.core.errors import BadInput, ProsectError
@@ -20,6 +22,9 @@ from prosect.core.seeds import Seed
 from prosect.core.truth import Truth
 from prosect.data.source import TableSource
 from prosect.organisms.modular import Addition, assemble, cut
+
+if TYPE_CHECKING:
+    from prosect.model import Model
 
 RATE, BETAS, DECAY = 0.01, (0.9, 0.98), 1.0
 
@@ -40,6 +45,35 @@ class Recipe:
 
 
 RECIPES = {31: Recipe(128, 0.5, 1500), 59: Recipe(256, 0.4, 1000)}
+
+Weights = tuple[Float[Tensor, "p neurons"], Float[Tensor, "p neurons"], Float[Tensor, "neurons p"]]
+"""Both tables and the output weights."""
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """The network as it was during training.
+
+    Attributes:
+        step: steps done; 0 before the first.
+        weights: both tables and the output weights.
+    """
+
+    step: int
+    weights: Weights
+
+    @property
+    def module(self) -> Addition:
+        """The network with these weights."""
+        return assemble(*(w.double().numpy() for w in self.weights))
+
+    def model(self) -> Model:
+        """The network opened for study."""
+        from prosect.model import Model
+
+        pairs = torch.zeros(2, 2, dtype=torch.long)
+        name = f"organism:modular-grokked at step {self.step}"
+        return Model.of(self.module, name=name, inputs={"pairs": pairs}, tokenizer=None)
 
 
 def network_grokked(seed: int = 0, p: int = 31) -> tuple[Addition, Truth]:
@@ -63,8 +97,7 @@ def network_grokked(seed: int = 0, p: int = 31) -> tuple[Addition, Truth]:
         right = (module(pairs).argmax(dim=1) == pairs.sum(dim=1) % p).numpy()
     if not right.all():
         raise ProsectError(f"modular-grokked with seed {seed} is wrong on {int((~right).sum())} pairs")
-    labels = np.zeros(p * p, dtype=bool)
-    labels[trained] = True
+    labels = trained_on(seed, p)
     truth = Truth(
         organism="modular-grokked",
         unknown=True,
@@ -79,6 +112,54 @@ def network_grokked(seed: int = 0, p: int = 31) -> tuple[Addition, Truth]:
         size=f"modulus {p}, {recipe.neurons} neurons",
     )
     return module, truth
+
+
+def checkpoints(seed: int = 0, p: int = 31, every: int = 50) -> Iterator[Checkpoint]:
+    """The network through its training: before the first step, every so many steps, and at the end.
+
+    Nothing is stored: the network is trained again as they are asked for, to the same weights as
+    `network_grokked`'s.
+
+    Args:
+        seed: that of the network.
+        p: modulus, one of `RECIPES`.
+        every: steps between two checkpoints.
+
+    Raises:
+        BadInput: there is no recipe for this modulus, or ``every`` is below 1.
+    """
+    recipe = _recipe(p)
+    if every < 1:
+        raise BadInput(f"every={every}", "1 or more steps")
+    last = None
+    for step, weights in trajectory(p, recipe, _trained(seed, p), Seed(seed).child("grokked", p, "weights")):
+        last = step, weights
+        if step % every == 0:
+            yield _kept(step, weights)
+            last = None
+    if last is not None:
+        yield _kept(*last)
+
+
+def untrained_grokked(seed: int = 0, p: int = 31) -> Addition:
+    """The network before its first step: the null of what is learned.
+
+    Raises:
+        BadInput: there is no recipe for this modulus.
+    """
+    return next(checkpoints(seed, p)).module
+
+
+def trained_on(seed: int = 0, p: int = 31) -> Bool[np.ndarray, " pairs"]:
+    """Whether the network of a seed was trained on the pair (a, b), at a·p + b.
+
+    Raises:
+        BadInput: there is no recipe for this modulus.
+    """
+    _recipe(p)
+    out = np.zeros(p * p, dtype=bool)
+    out[_trained(seed, p)] = True
+    return out
 
 
 def source_grokked(seed: int = 0, folds: int = 2, p: int = 31, explore: float = 0.4) -> TableSource:
@@ -99,12 +180,18 @@ def source_grokked(seed: int = 0, folds: int = 2, p: int = 31, explore: float = 
     return cut(p, unseen, Seed(seed).child("grokked", p, "cut"), folds, explore)
 
 
-def train(
-    p: int, recipe: Recipe, trained: Int[np.ndarray, " pairs"], seed: Seed
-) -> tuple[Float[Tensor, "p neurons"], Float[Tensor, "p neurons"], Float[Tensor, "neurons p"]]:
-    """Both tables and the output weights after full-batch AdamW (Loshchilov & Hutter 2019) on cross-entropy.
+def train(p: int, recipe: Recipe, trained: Int[np.ndarray, " pairs"], seed: Seed) -> Weights:
+    """Both tables and the output weights at the end of their `trajectory`."""
+    *_, (_, weights) = trajectory(p, recipe, trained, seed)
+    return weights
 
-    The gradient is written out: the network is small enough that finding it would cost more than computing
+
+def trajectory(
+    p: int, recipe: Recipe, trained: Int[np.ndarray, " pairs"], seed: Seed
+) -> Iterator[tuple[int, Weights]]:
+    """Full-batch AdamW (Loshchilov & Hutter 2019) on cross-entropy: the weights after every step, and before.
+
+    The weights that are given go on changing; whoever keeps them keeps copies. The gradient is written out: the network is small enough that finding it would cost more than computing
     it. Training goes on for up to as many steps again while a pair that was not trained on is wrong.
 
     Args:
@@ -124,6 +211,7 @@ def train(
     everything = torch.arange(p * p)
     sums = (everything // p + everything % p) % p
 
+    yield 0, (a, b, out)
     for t in range(1, 2 * recipe.steps + 1):
         grads = gradient(a, b, out, one, two, right)
         for w, g, m, s in zip(weights, grads, mean, square, strict=True):
@@ -132,11 +220,11 @@ def train(
             s.mul_(BETAS[1]).addcmul_(g, g, value=1 - BETAS[1])
             spread = (s / (1 - BETAS[1] ** t)).sqrt_().add_(1e-8)
             w.addcdiv_(m, spread, value=-RATE / (1 - BETAS[0] ** t))
+        yield t, (a, b, out)
         if t >= recipe.steps and t % 50 == 0:
             logits = (a[everything // p] + b[everything % p]).square() @ out
             if bool((logits.argmax(dim=1) == sums).all()):
-                break
-    return a, b, out
+                return
 
 
 def gradient(
@@ -155,6 +243,11 @@ def gradient(
     da = torch.zeros_like(a).index_add_(0, one, back)
     db = torch.zeros_like(b).index_add_(0, two, back)
     return da, db, hidden.T @ delta
+
+
+def _kept(step: int, weights: Weights) -> Checkpoint:
+    a, b, out = (w.clone() for w in weights)
+    return Checkpoint(step, (a, b, out))
 
 
 def _recipe(p: int) -> Recipe:
