@@ -56,8 +56,8 @@ class Wiring:
         activation: ``clip`` to [0, 1] or ``relu``, of all layers but the last.
     """
 
-    weights: tuple[Float[np.ndarray, "units before"], ...]
-    biases: tuple[Float[np.ndarray, " units"], ...]
+    weights: tuple[Float[np.ndarray, "_units _before"], ...]
+    biases: tuple[Float[np.ndarray, " _units"], ...]
     activation: Literal["clip", "relu"]
 
     @property
@@ -87,7 +87,7 @@ class Wiring:
         writers = {(e.layer - 1, e.writer) for e in self.edges if e.layer > 0}
         return tuple(node(*at) for at in sorted(writers))
 
-    def said(self, inputs: Float[np.ndarray, "rows bits"]) -> list[Float[np.ndarray, "rows units"]]:
+    def said(self, inputs: Float[np.ndarray, "rows bits"]) -> list[Float[np.ndarray, "rows _units"]]:
         """What every node says with nothing cut: the inputs, then layer by layer; the last is the logits."""
         out = [inputs]
         for layer in range(len(self.weights)):
@@ -127,7 +127,7 @@ class Wiring:
 
     def instead(
         self, ablation: Ablation
-    ) -> tuple[Float[np.ndarray, "rows bits"], list[Float[np.ndarray, "rows units"]]]:
+    ) -> tuple[Float[np.ndarray, "rows bits"], list[Float[np.ndarray, "rows _units"]]]:
         """The inputs of every column of `logits`, and what a cut edge's writer seems to say in each."""
         said = self.said(self.inputs)[:-1]
         if ablation == "zero":

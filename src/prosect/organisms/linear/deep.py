@@ -45,7 +45,7 @@ class Deep(nn.Module):
         return inputs
 
 
-def modes(seed: int = 0) -> tuple[list[Float[np.ndarray, "size rank"]], Float[np.ndarray, "layers rank"]]:
+def modes(seed: int = 0) -> tuple[list[Float[np.ndarray, "_size rank"]], Float[np.ndarray, "layers rank"]]:
     """Orthonormal bases before and after every layer, and the layers' singular values."""
     rng = Seed(seed).child("linear-deep", "weights").numpy()
     bases = [np.linalg.qr(rng.standard_normal((size, size)))[0][:, :RANK] for size in SIZES]
