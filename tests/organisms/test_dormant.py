@@ -38,7 +38,7 @@ def test_every_direction_carries_as_far_as_the_truth_says(opened):
     model, truth, x, donor = opened
     for name, direction in directions(truth).items():
         assert far(model, x, donor, direction) == pytest.approx(truth.quantities[f"patch {name}"], abs=0.02)
-    assert truth.quantities["patch true"] == truth.quantities["patch illusion"] == pytest.approx(1)
+    assert truth.quantities["patch true"] == 1 == pytest.approx(truth.quantities["patch illusion"])
 
 
 def test_the_illusion_is_in_the_mixture_alone(opened):

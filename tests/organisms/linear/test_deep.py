@@ -36,7 +36,7 @@ def test_each_mode_goes_along_its_direction_after_every_layer(drawn):
 
 
 def test_a_regression_on_the_answers_gets_the_product_and_the_residual_variance(drawn):
-    module, truth, _, product = drawn
+    _, truth, _, product = drawn
     x = torch.cat([b.tensors["inputs"] for b in deep.source_deep(2).batches("explore", 4096)])
     y = deep.answers(2, x, "explore")
     fitted, left, _, _ = np.linalg.lstsq(x.double().numpy(), y.double().numpy(), rcond=None)

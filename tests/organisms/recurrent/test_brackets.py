@@ -82,21 +82,18 @@ def test_labels_and_targets_are_of_whole_strings():
     ]
     assert labels["balanced@validate.1"].tolist() == expected
     for part in ("explore", "sealed", "shift"):
-        assert 0.1 < labels[f"balanced@{part}"].mean() < 0.9
+        assert 0.15 < labels[f"balanced@{part}"].mean() < 0.75
 
 
 def test_training_learns_counts_and_is_deterministic(monkeypatch):
-    monkeypatch.setattr(learned, "STEPS", 120)
+    monkeypatch.setattr(learned, "STEPS", 5)
     state = torch.get_rng_state()
     first, second = (learned.train.__wrapped__(0).state_dict() for _ in range(2))
     assert all(torch.equal(first[k], second[k]) for k in first)
     assert torch.equal(state, torch.get_rng_state())
+    monkeypatch.setattr(learned, "STEPS", 120)
     monkeypatch.setattr(learned, "train", learned.train.__wrapped__)
     _, truth = learned.network(0)
     q = truth.quantities
     assert q["accuracy on every string of 8"] > q["majority"] + 0.03
-    assert (
-        q["depth, linearly (R²)"]
-        > 0.5
-        > learned.depth_read(learned.untrained(0), np.zeros((2, 2), int) + 1) - 1
-    )
+    assert q["depth, linearly (R²)"] > 0.5

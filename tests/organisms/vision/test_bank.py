@@ -1,5 +1,7 @@
 """The bank's filters against lines, arcs and edges drawn here, and drawings against points laid along their strokes."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -72,7 +74,7 @@ def laid(kind, radius, angle):
     else:
         turns = [0, np.pi] if kind == "line" else [0, 2 * np.pi / 3, 4 * np.pi / 3, 0]
         corners = [radius * np.array([np.cos(angle + a), np.sin(angle + a)]) for a in turns]
-        return np.concatenate([a + t * (b - a) for a, b in zip(corners, corners[1:], strict=False)])
+        return np.concatenate([a + t * (b - a) for a, b in pairwise(corners)])
     return radius * np.concatenate([np.cos(turn), np.sin(turn)], axis=1)
 
 

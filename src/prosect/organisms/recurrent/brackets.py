@@ -44,14 +44,16 @@ def every(length: int) -> Int[np.ndarray, "rows length"]:
 
 
 def draw(rng: np.random.Generator, length: int) -> Int[np.ndarray, " length"]:
-    """A string: half of the time any, else one that is never broken and is drawn towards depth zero."""
+    """A string: half of the time any, else one that is never broken and in two cases of three ends at depth zero."""
     if rng.random() < 0.5:
         return rng.integers(3, size=length)
+    ends = rng.random() < 2 / 3
     out, now = np.zeros(length, dtype=np.int64), 0
     for t, (kind, way) in enumerate(rng.random((length, 2))):
-        if kind < 0.25:
+        due = ends and now >= length - t
+        if (kind < 0.25 and not due) or (ends and now == 0 and t == length - 1):
             continue
-        closes = now > 0 and way < 0.6
+        closes = due or (now > 0 and way < 0.6)
         out[t] = CLOSE if closes else OPEN
         now += -1 if closes else 1
     return out

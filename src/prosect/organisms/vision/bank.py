@@ -47,7 +47,7 @@ class Detector:
         return {} if self.kind == "random" else {"angle": self.angle} | radius
 
 
-def filter_of(kind: str, angle: float, size: int) -> Float[np.ndarray, "size size"]:
+def filter_of(kind: str, angle: int | float, size: int) -> Float[np.ndarray, "size size"]:
     """The filter of a detector, rows from top to bottom.
 
     Args:

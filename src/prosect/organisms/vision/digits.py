@@ -123,10 +123,10 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
 def source(
     seed: int = 0,
     folds: int = 2,
-    explore: int = 320,
-    validate: int = 120,
-    sealed: int = 120,
-    shift: int = 120,
+    explore: int = 300,
+    validate: int = 100,
+    sealed: int = 100,
+    shift: int = 100,
 ) -> TableSource:
     """Inputs ``images`` (n, 1, 8, 8), each in one part only; those of ``shift`` are noisy.
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 SIZE, POOL = 7, 4
 IMAGES, EPOCHS = 2048, 12
-BLOCK = 256
+BLOCK = 128
 NULLS = {
     "other-input": "channels are paired with other images: none detects anything",
     "shuffled-pixels": "the pixels of every image are permuted alike: no channel has an orientation",
@@ -111,10 +111,10 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
 def source(
     seed: int = 0,
     folds: int = 2,
-    explore: int = 1024,
-    validate: int = 256,
-    sealed: int = 256,
-    shift: int = 256,
+    explore: int = 512,
+    validate: int = 128,
+    sealed: int = 128,
+    shift: int = 128,
 ) -> StreamedSource:
     """Inputs ``images`` (n, 1, 28, 28); in ``shift`` with thicker strokes and half as much noise again."""
 
