@@ -3,7 +3,7 @@
 Points x₀ are drawn from Σ_k π_k N(μ_k, s²) and seen as x = x₀ + σ ε. The best guess of x₀ is known: the posterior share
 of component k, r_k ∝ π_k N(x; μ_k, s² + σ²), and in each component the usual shrinkage,
 D(x, σ) = Σ_k r_k (μ_k + s²/(s² + σ²) (x − μ_k)); the score of the noisy density is (D − x)/σ² (Karras et al. 2022,
-"Elucidating the Design Space of Diffusion-Based Generative Models", equation 3, for this density). One network is
+"Elucidating the Design Space of Diffusion-Based Generative Models", equation 3). One network is
 that formula, the other an MLP that learned to denoise and is measured against it.
 """
 

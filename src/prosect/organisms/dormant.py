@@ -2,7 +2,7 @@
 
 The hidden layer is a random rotation of (x, 0, x, distractors), where x is the input that the first output gives
 back. The output is 2·second + third (Makelov, Lange & Nanda 2024, "Is this the subspace you are looking for? An
-interpretability illusion for subspace activation patching", the example of section 3, turned and widened):
+interpretability illusion for subspace activation patching", their toy example, turned and widened):
 
 - *disconnected*: tells x perfectly and nothing reads it;
 - *dormant*: is read, with a weight of two, and never moves;

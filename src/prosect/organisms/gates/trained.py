@@ -1,7 +1,7 @@
 """``gates-trained``: a small network that learned exclusive or, with every subset of its edges tried.
 
 Its mechanism is not known by construction. What is known is found by trying everything: which edges matter, and
-all 2^18 subsets of edges (the setting of Méloux et al. 2025, where one network has thousands of circuits).
+all 2^18 subsets of edges (the setting of Méloux et al. 2025, who show that one network has many circuits).
 Sixteen copies are trained side by side; the first that gives every answer with a margin is kept.
 """
 
