@@ -83,6 +83,8 @@ class Subcircuits:
 def subcircuits(wiring: Wiring, ablation: Ablation = "zero", level: Level = "edges") -> Subcircuits:
     """Try every subset.
 
+    The half million subsets of the 19 edges of ``gates`` take seconds, and sixteen times that when resampled.
+
     Args:
         wiring: the network.
         ablation: of everything that is not kept; a node that is not kept has all edges that leave it cut.
