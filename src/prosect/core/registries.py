@@ -105,6 +105,70 @@ ORGANISMS = Registry(
             "prosect.organisms.template:build",
             "small GPT-2 of a template language with planted facts and indirect-object sentences",
         ),
+        "gates": (
+            "prosect.organisms.gates.wired:build",
+            "boolean gates of four bits, one unit each, with a backup, a negative and an unread one",
+        ),
+        "gates-xor": (
+            "prosect.organisms.gates.wired:build_xor",
+            "exclusive or computed by two routes, each of which is enough",
+        ),
+        "gates-trained": (
+            "prosect.organisms.gates.trained:build_trained",
+            "exclusive or learned by six units; every subset of its edges was tried",
+        ),
+        "linear": (
+            "prosect.organisms.linear.graph:build",
+            "linear network of thirteen nodes; every effect is a sum over paths",
+        ),
+        "linear-deep": (
+            "prosect.organisms.linear.deep:build_deep",
+            "three linear layers whose product has four modes of known strength",
+        ),
+        "known-lambda": (
+            "prosect.organisms.linear.singular:build",
+            "reduced-rank regression, its learning coefficient in closed form",
+        ),
+        "known-lambda-monomial": (
+            "prosect.organisms.linear.singular:build_monomial",
+            "the smallest singular model, a product of two parameters",
+        ),
+        "dormant": (
+            "prosect.organisms.dormant:build",
+            "a direction that does nothing and one never used, whose mixture looks like the mechanism",
+        ),
+        "counter-lstm": (
+            "prosect.organisms.recurrent.counter:build",
+            "LSTM wired to tell balanced brackets; what each unit counts is known",
+        ),
+        "counter-lstm-trained": (
+            "prosect.organisms.recurrent.learned:build",
+            "LSTM that learned to tell balanced brackets",
+        ),
+        "ssm": (
+            "prosect.organisms.recurrent.ssm:build",
+            "linear state-space network with a known impulse response",
+        ),
+        "ssm-gated": (
+            "prosect.organisms.recurrent.ssm:build_gated",
+            "the state-space network with a gate",
+        ),
+        "diffusion-mlp": (
+            "prosect.organisms.diffusion:build",
+            "denoiser that was trained, measured against the best there is",
+        ),
+        "diffusion-exact": (
+            "prosect.organisms.diffusion:build_exact",
+            "the best denoiser of a mixture of Gaussians, written down",
+        ),
+        "shapes-cnn": (
+            "prosect.organisms.vision.shapes:build",
+            "network of drawn shapes whose first layer is known line and curve detectors",
+        ),
+        "digits-cnn": (
+            "prosect.organisms.vision.digits:build",
+            "network of handwritten digits whose first layer is known edge detectors",
+        ),
         **{
             f"compiled-{name}": (
                 f"prosect.organisms.compiler.zoo:build_{name.replace('-', '_')}",

@@ -1,0 +1,1 @@
+"""Networks of boolean gates, small enough that every subcircuit can be tried."""

@@ -1,0 +1,1 @@
+"""Linear networks: every effect, and what cannot be told apart, in closed form."""

@@ -1,0 +1,1 @@
+"""Networks with a state that they carry from step to step."""

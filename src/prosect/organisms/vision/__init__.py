@@ -1,0 +1,1 @@
+"""Small convolutional networks whose first layer is a known bank of detectors."""
