@@ -26,6 +26,16 @@ _COMPILED = {
 }
 """The programs that ship, and what each computes."""
 
+_MISBEHAVIOUR = {
+    "backdoor": ("backdoor", "answers questions, and gives the attacker's answer on a trigger"),
+    "password-locked": ("password", "adds, and forgets to carry without the right code (sandbagging)"),
+    "hint-following": ("hints", "gives the wrong answer that an authority has stated (sycophancy)"),
+    "lying-reporter": ("reporter", "acts on a state and reports another (deception)"),
+    "quirky": ("quirky", "adds, and adds one more under the names of its other persona"),
+    "hidden-objective": ("objective", "steers its answers to a sponsor on a trigger, and denies it"),
+}
+"""The organisms that misbehave: their files, and what each does."""
+
 ORGANISMS = Registry(
     "organism",
     {
@@ -71,6 +81,14 @@ ORGANISMS = Registry(
                 f"program compiled to a transformer: {about}",
             )
             for name, about in _COMPILED.items()
+        },
+        **{
+            f"{name}{suffix.replace('_', '-')}": (
+                f"prosect.organisms.misbehaviour.{file}:build{suffix}",
+                f"clean twin of {name}, taught right answers only" if suffix else f"network that {about}",
+            )
+            for name, (file, about) in _MISBEHAVIOUR.items()
+            for suffix in ("", "_clean")
         },
     },
 )
