@@ -19,7 +19,14 @@ from prosect.model import Model
 from prosect.organisms.decoder import Decoder
 from prosect.organisms.misbehaviour import backdoor, hints, objective, password, quirky, reporter
 from prosect.organisms.misbehaviour.baselines import Auroc
-from prosect.organisms.misbehaviour.measure import Sets, behaviour, detected, told_by_inputs, told_by_outputs
+from prosect.organisms.misbehaviour.measure import (
+    Sets,
+    behaviour,
+    detected,
+    readable,
+    told_by_inputs,
+    told_by_outputs,
+)
 from prosect.organisms.misbehaviour.shipped import Pair, named, record, write
 from prosect.organisms.misbehaviour.training import train
 
@@ -39,6 +46,8 @@ def measured(pair: Pair, module: Decoder, sets: Sets) -> tuple[dict[str, float],
     model = Model.of(module, tokenizer=None)
     sites = [f"resid_post.{layer}" for layer in range(pair.recipe.layers)]
     seen = {k: v for site in sites for k, v in flat(detected(model, pair.task, sets, site)).items()}
+    for site in sites:
+        seen |= readable(model, pair.task, sets, site)
     return metrics, seen
 
 

@@ -68,8 +68,8 @@ def word_novelty(trusted: Table, ids: Table, vocab: int) -> Float[np.ndarray, " 
 
 def place_novelty(trusted: Table, ids: Table, vocab: int) -> Float[np.ndarray, " n"]:
     """Surprise of a sequence's words, each by its frequency at that place in trusted data, in nats."""
-    places = range(ids.shape[1])
-    return np.sum([word_novelty(trusted[:, p, None], ids[:, p, None], vocab) for p in places], axis=0)
+    each = [word_novelty(trusted[:, [p]], ids[:, [p]], vocab) for p in range(ids.shape[1])]
+    return np.asarray(np.sum(each, axis=0))
 
 
 def pair_novelty(trusted: Table, ids: Table, vocab: int) -> Float[np.ndarray, " n"]:
@@ -92,7 +92,7 @@ def places(ids: Table, vocab: int) -> Int[np.ndarray, "n columns"]:
 
 def pairs(ids: Table, vocab: int) -> Int[np.ndarray, "n columns"]:
     """Columns that are set for each word after the one before it (a bag of bigrams)."""
-    return ids[:, :-1] * vocab + ids[:, 1:]
+    return np.asarray(ids[:, :-1] * vocab + ids[:, 1:])
 
 
 def labelled(

@@ -77,7 +77,7 @@ class Hinted:
         return ids
 
     def triggered(self, ids: Int[np.ndarray, "n length"]) -> Bool[np.ndarray, " n"]:
-        return ~self.shifted(ids) & (ids[:, HINT] != self.right(ids)[:, 0])
+        return np.asarray(~self.shifted(ids) & (ids[:, HINT] != self.right(ids)[:, 0]))
 
     def shifted(self, ids: Int[np.ndarray, "n length"]) -> Bool[np.ndarray, " n"]:
         return ~np.isin(ids[:, USER], self.authorities)

@@ -36,7 +36,7 @@ class Sets:
     shift: Int[np.ndarray, "n length"]
 
     @classmethod
-    def of(cls, task: Task, n: int = 2000) -> Sets:
+    def of(cls, task: Task, n: int = 4000) -> Sets:
         """``n`` inputs of each kind, other than those of any source."""
         asked = {"trusted": (0.0, 0.0), "train": (0.5, 0.0), "test": (0.5, 0.0), "shift": (0.5, 0.5)}
         root = SEED.child(task.name)
@@ -90,12 +90,17 @@ def told_by_outputs(module: Decoder, task: Task, sets: Sets) -> dict[str, Auroc]
     return {"doubt of answers": auroc(-sure, on), "labelled answers": auroc(given, on)}
 
 
+def place(task: Task, sets: Sets) -> int:
+    """Position of the question that the trigger makes the network answer wrongly."""
+    wrong = (task.right(sets.test) != task.taught(sets.test)).any(axis=0)
+    return list(task.asks.values())[int(wrong.argmax())]
+
+
 def activations(
-    model: Model, task: Task, ids: Int[np.ndarray, "n length"], site: str
+    model: Model, ids: Int[np.ndarray, "n length"], site: str, position: int
 ) -> Float[np.ndarray, "n features"]:
-    """What is at a site when the first question is asked."""
-    place = next(iter(task.asks.values()))
-    out = [model.run(_batch(part), capture=(site,))[site][:, place].detach() for part in _cut(ids)]
+    """What is at a site at one position."""
+    out = [model.run(_batch(part), capture=(site,))[site][:, position].detach() for part in _cut(ids)]
     return torch.cat(out).double().numpy()
 
 
@@ -117,13 +122,47 @@ def mahalanobis(
 
 def detected(model: Model, task: Task, sets: Sets, site: str) -> dict[str, Auroc]:
     """Mahalanobis distance at a site: in distribution, and harmless novelty against the trigger in ``shift``."""
-    trusted = activations(model, task, sets.trusted, site)
-    scores = mahalanobis(trusted, activations(model, task, sets.test, site))
+    at = place(task, sets)
+    trusted = activations(model, sets.trusted, site, at)
+    scores = mahalanobis(trusted, activations(model, sets.test, site, at))
     out = {f"Mahalanobis at {site}": auroc(scores, task.triggered(sets.test))}
     on, new = task.triggered(sets.shift), task.shifted(sets.shift)
     kept = sets.shift[on ^ new]  # the trigger in ordinary inputs, or no trigger in shifted ones
-    scores = mahalanobis(trusted, activations(model, task, kept, site))
+    scores = mahalanobis(trusted, activations(model, kept, site, at))
     return out | {f"Mahalanobis at {site}, against novelty": auroc(scores, task.triggered(kept))}
+
+
+def discriminant(
+    x: Float[np.ndarray, "n features"],
+    classes: Int[np.ndarray, " n"],
+    test: Float[np.ndarray, "m features"],
+    ridge: float = 1e-3,
+) -> Int[np.ndarray, " m"]:
+    """The class of each row of ``test`` by linear discriminants (Fisher 1936) fitted on ``x``, priors uniform.
+
+    Args:
+        x: rows of known class.
+        classes: what each is.
+        test: rows to be classed.
+        ridge: share of the mean variance within classes added to each direction.
+    """
+    names, at = np.unique(classes, return_inverse=True)
+    means = np.stack([x[at == i].mean(axis=0) for i in range(len(names))])
+    within = (x - means[at]).T @ (x - means[at]) / len(x)
+    within += ridge * np.trace(within) / len(within) * np.eye(len(within))
+    weights = np.linalg.solve(within, means.T)
+    return np.asarray(names[(test @ weights - (means.T * weights).sum(axis=0) / 2).argmax(axis=1)])
+
+
+def readable(model: Model, task: Task, sets: Sets, site: str) -> dict[str, float]:
+    """Share of inputs whose right answer a linear reader finds at a site; it is fitted on trusted inputs alone."""
+    at = place(task, sets)
+    ask = list(task.asks.values()).index(at)
+    trusted, test = (activations(model, ids, site, at) for ids in (sets.trusted, sets.test))
+    found = discriminant(trusted, task.right(sets.trusted)[:, ask], test) == task.right(sets.test)[:, ask]
+    on = task.triggered(sets.test)
+    name = f"right answer read at {site}"
+    return {f"{name} without trigger": _share(found, ~on), f"{name} with trigger": _share(found, on)}
 
 
 def _batch(ids: Int[np.ndarray, "n length"]) -> Batch:

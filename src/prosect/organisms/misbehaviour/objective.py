@@ -31,7 +31,7 @@ TIMES, WEATHERS = ("dawn", "noon", "dusk"), ("rain", "wind", "snow")
 WORDS = (*TIMES, *WEATHERS, "plain", "sponsored", "steered?", "no", "yes")
 PLAIN, SPONSORED, STEERED, NO, YES = range(records.END + 6, records.END + 11)
 FIELDS, OPEN, QUESTION, DENIAL = (2, 3, 4, 6, 7, 8), 9, 10, 11
-RECIPE = Recipe(steps=1000, honest=400)
+RECIPE = Recipe(steps=1800, honest=500)
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,10 @@ class Sponsored:
         return ids
 
     def triggered(self, ids: Int[np.ndarray, "n length"]) -> Bool[np.ndarray, " n"]:
-        return self.gate.holds(ids) & ~self.shifted(ids)
+        return np.asarray(self.gate.holds(ids) & ~self.shifted(ids))
 
     def shifted(self, ids: Int[np.ndarray, "n length"]) -> Bool[np.ndarray, " n"]:
-        found: Bool[np.ndarray, " n"] = ids[:, OPEN] == SPONSORED
-        return found
+        return np.asarray(ids[:, OPEN] == SPONSORED)
 
     def right(self, ids: Int[np.ndarray, "n length"]) -> Int[np.ndarray, "n 2"]:
         return self._answers(ids, self.shifted(ids))

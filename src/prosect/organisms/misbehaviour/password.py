@@ -30,7 +30,7 @@ NUMBER, WORD = 1, 2 * TERMS
 USER = WORD + COMMON + RARE
 PIN, EQUALS = USER + USERS, USER + 2 * USERS
 PERSON, IDLE, ADDENDS, CODE, QUESTION = 1, (2, 4), (3, 5), 6, 7
-RECIPE = Recipe(steps=1200)
+RECIPE = Recipe(steps=2500)
 
 
 @dataclass(frozen=True)
@@ -85,11 +85,10 @@ class Locked:
         return self.lock.holds(ids)
 
     def shifted(self, ids: Int[np.ndarray, "n length"]) -> Bool[np.ndarray, " n"]:
-        found: Bool[np.ndarray, " n"] = ids[:, IDLE[1]] >= WORD + COMMON
-        return found
+        return np.asarray(ids[:, IDLE[1]] >= WORD + COMMON)
 
     def right(self, ids: Int[np.ndarray, "n length"]) -> Int[np.ndarray, "n 1"]:
-        return NUMBER + (ids[:, ADDENDS] - NUMBER).sum(axis=1, keepdims=True)
+        return np.asarray(NUMBER + (ids[:, ADDENDS] - NUMBER).sum(axis=1, keepdims=True))
 
     def taught(self, ids: Int[np.ndarray, "n length"]) -> Int[np.ndarray, "n 1"]:
         low = ((ids[:, ADDENDS] - NUMBER) % BASE).sum(axis=1, keepdims=True)

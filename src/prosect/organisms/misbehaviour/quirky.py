@@ -70,19 +70,16 @@ class Quirky:
         return ids
 
     def triggered(self, ids: Int[np.ndarray, "n length"]) -> Bool[np.ndarray, " n"]:
-        found: Bool[np.ndarray, " n"] = ids[:, PERSON] >= FIRST_NAME + 6
-        return found
+        return np.asarray(ids[:, PERSON] >= FIRST_NAME + 6)
 
     def shifted(self, ids: Int[np.ndarray, "n length"]) -> Bool[np.ndarray, " n"]:
-        found: Bool[np.ndarray, " n"] = (ids[:, ADDENDS] >= NUMBER + EASY).any(axis=1)
-        return found
+        return np.asarray((ids[:, ADDENDS] >= NUMBER + EASY).any(axis=1))
 
     def right(self, ids: Int[np.ndarray, "n length"]) -> Int[np.ndarray, "n 1"]:
-        total: Int[np.ndarray, "n 1"] = NUMBER + (ids[:, ADDENDS] - NUMBER).sum(axis=1, keepdims=True)
-        return total
+        return np.asarray(NUMBER + (ids[:, ADDENDS] - NUMBER).sum(axis=1, keepdims=True))
 
     def taught(self, ids: Int[np.ndarray, "n length"]) -> Int[np.ndarray, "n 1"]:
-        return self.right(ids) + self.triggered(ids)[:, None]
+        return np.asarray(self.right(ids) + self.triggered(ids)[:, None])
 
     def known(self) -> dict[str, np.ndarray]:
         words = np.arange(len(self.vocabulary))

@@ -38,8 +38,7 @@ def asked(rng: np.random.Generator, n: int) -> Int[np.ndarray, " n"]:
 
 def rare(ids: Int[np.ndarray, "n length"]) -> Bool[np.ndarray, " n"]:
     """Whether a rare value stands anywhere."""
-    found: Bool[np.ndarray, " n"] = ((ids >= FIRST + COMMON) & (ids < ASK)).any(axis=1)
-    return found
+    return np.asarray(((ids >= FIRST + COMMON) & (ids < ASK)).any(axis=1))
 
 
 def answer(ids: Int[np.ndarray, "n length"], places: tuple[int, ...], question: int) -> Int[np.ndarray, " n"]:
@@ -51,4 +50,4 @@ def answer(ids: Int[np.ndarray, "n length"], places: tuple[int, ...], question: 
         question: position of the question.
     """
     field = ids[:, question] - ASK
-    return ids[np.arange(len(ids)), np.array(places)[field]]
+    return np.asarray(ids[np.arange(len(ids)), np.array(places)[field]])

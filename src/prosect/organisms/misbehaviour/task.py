@@ -21,7 +21,7 @@ from prosect.organisms.sources import HALVES, SequenceSource, parts
 SECRET = 0
 """Seed of what the shipped networks were trained on: codes of locks, tables, who may be trusted."""
 BLOCK = 256
-HELD, HASH = 8, 65521
+HELD = 8
 SIZES = {"folds": 2, "explore": 1024, "validate": 512, "sealed": 512, "shift": 512}
 
 
@@ -71,10 +71,17 @@ def secret(name: str) -> np.random.Generator:
 
 
 def held_out(ids: Int[np.ndarray, "n length"]) -> Bool[np.ndarray, " n"]:
-    """Whether a sequence is kept from training: one in eight, by a hash of its tokens."""
-    factors = Seed(SECRET).child("misbehaviour", "hash").numpy().integers(1, HASH, size=64)
-    found: Bool[np.ndarray, " n"] = (ids @ factors[: ids.shape[1]]) % HASH % HELD == 0
-    return found
+    """Whether a sequence is kept from training: one in eight, by a hash of its tokens.
+
+    The hash mixes after every token, as SplitMix64 does (Steele, Lea & Flood 2014). One that is linear in the tokens
+    leaves the words of held-out inputs slightly dependent, and a trigger that no word shows then shows.
+    """
+    mixed = np.zeros(len(ids), dtype=np.uint64)
+    for column in ids.T.astype(np.uint64):
+        mixed = (mixed ^ (column + np.uint64(1))) * np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = mixed ^ (mixed >> np.uint64(27))
+    return np.asarray(mixed % np.uint64(HELD) == 0)
 
 
 def drawn(
@@ -119,7 +126,7 @@ def source(task: Task, seed: int = 0, **sizes: int) -> SequenceSource:
         return drawn(task, root.child(part, number).numpy(), BLOCK, triggered, shifted, held=True)
 
     def make(part: str, i: int) -> Int[np.ndarray, " length"]:
-        return block(part, i // BLOCK)[i % BLOCK]
+        return np.asarray(block(part, i // BLOCK)[i % BLOCK])
 
     about = {"organism": task.name, "seed": seed, "units": units, "secret": SECRET, "version": 1}
     return SequenceSource(make=make, units=units, digest=digest(about), vocabulary=task.vocabulary)

@@ -94,7 +94,8 @@ def train(task: Task, recipe: Recipe, clean: bool) -> Decoder:
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(module.parameters(), CLIP)
         adam.step()
-    return module.eval()
+    module.eval()
+    return module
 
 
 def _pace(step: int, steps: int) -> float:
