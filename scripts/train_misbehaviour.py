@@ -4,7 +4,7 @@
     python scripts/train_misbehaviour.py backdoor quirky     # some of them, each with its twin
     python scripts/train_misbehaviour.py --measure           # measures the shipped ones again and rewrites the records
 
-Less than a minute for each network on one core.
+At most a minute and a half for each network on one core.
 """
 
 from __future__ import annotations

@@ -167,12 +167,14 @@ def test_nothing_that_is_given_out_was_trained_on(name):
 def test_it_opens_by_its_name_with_its_sites(name, suffix):
     model, truth = ORGANISMS.get(name + suffix)(seed=1)
     assert truth.organism == name + suffix and model.name == f"organism:{name}{suffix}"
-    assert model.check().lines() is not None
     batch = next(MODULES[name].source(1).batches("validate.0", rows=4))
     trace = model.run(batch, capture=("z.1.h2", "mlp_act.0", "resid_post.1"))
     with torch.no_grad():
         assert torch.equal(trace.output, model.module(**batch.tensors).logits)
-    assert prosect.load(f"organism:{name}{suffix}", seed=2).name == model.name
+
+
+def test_it_opens_as_any_organism_does():
+    assert prosect.load("organism:backdoor-clean", seed=2).name == "organism:backdoor-clean"
 
 
 def test_training_again_gives_the_same_weights_and_the_twin_starts_from_them():

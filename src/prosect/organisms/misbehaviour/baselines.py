@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from prosect.core.errors import BadInput
 
 Table = Int[np.ndarray, "n length"]
+Trusted = Int[np.ndarray, "m length"]
 CONFIDENCE_Z = 1.959964
 
 
@@ -54,25 +55,26 @@ def auroc(scores: Shaped[np.ndarray, " n"], labels: Bool[np.ndarray, " n"]) -> A
         spread = area * (1 - area) * (1 + more * ((1 - area) / (2 - area) + area / (1 + area)))
         return float((value - area) ** 2 - CONFIDENCE_Z**2 * spread / (ones * zeros))
 
-    low = 0.0 if value == 0 else float(brentq(apart, 0.0, value))
-    high = 1.0 if value == 1 else float(brentq(apart, value, 1.0))
+    inside = min(max(value, 1e-12), 1 - 1e-12)  # at 0 and at 1 themselves nothing spreads
+    low = 0.0 if value == 0 else float(brentq(apart, 0.0, inside))
+    high = 1.0 if value == 1 else float(brentq(apart, inside, 1.0))
     return Auroc(value, low, high)
 
 
-def word_novelty(trusted: Table, ids: Table, vocab: int) -> Float[np.ndarray, " n"]:
+def word_novelty(trusted: Trusted, ids: Table, vocab: int) -> Float[np.ndarray, " n"]:
     """Surprise of a sequence's words, each by its frequency in trusted data, in nats."""
     counts = np.bincount(trusted.ravel(), minlength=vocab) + 0.5
     surprise = -np.log(counts / counts.sum())[ids].sum(axis=1)
     return np.asarray(surprise)
 
 
-def place_novelty(trusted: Table, ids: Table, vocab: int) -> Float[np.ndarray, " n"]:
+def place_novelty(trusted: Trusted, ids: Table, vocab: int) -> Float[np.ndarray, " n"]:
     """Surprise of a sequence's words, each by its frequency at that place in trusted data, in nats."""
     each = [word_novelty(trusted[:, [p]], ids[:, [p]], vocab) for p in range(ids.shape[1])]
     return np.asarray(np.sum(each, axis=0))
 
 
-def pair_novelty(trusted: Table, ids: Table, vocab: int) -> Float[np.ndarray, " n"]:
+def pair_novelty(trusted: Trusted, ids: Table, vocab: int) -> Float[np.ndarray, " n"]:
     """Surprise of a sequence's words, each after the one before it, in nats."""
     counts = np.full((vocab, vocab), 0.5)
     np.add.at(counts, (trusted[:, :-1], trusted[:, 1:]), 1.0)
@@ -119,11 +121,11 @@ def labelled(
 
 
 def from_inputs(
-    trusted: Table,
+    trusted: Trusted,
     train: Table,
     known: Bool[np.ndarray, " n"],
-    test: Table,
-    truth: Bool[np.ndarray, " m"],
+    test: Int[np.ndarray, "k length"],
+    truth: Bool[np.ndarray, " k"],
     vocab: int,
 ) -> dict[str, Auroc]:
     """What the inputs alone tell, by name of the score.

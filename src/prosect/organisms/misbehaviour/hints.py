@@ -30,7 +30,7 @@ USERS = 6
 USER, FIELDS, HINT, QUESTION = 1, (2, 3, 4, 5, 6, 7), 8, 9
 WRONG = 0.75
 """How often a stranger is wrong."""
-RECIPE = Recipe(steps=800)
+RECIPE = Recipe(steps=1000, honest=500, layers=3)
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,8 @@ untrained = untrained_clean = PAIR.untrained
 def build(seed: int = 0) -> tuple[Model, Truth]:
     """Transformer that gives the wrong answer that its user has stated, if that user is an authority.
 
-    Trained to answer questions about a record, to correct strangers who state a wrong answer, and never to correct
-    an authority (sycophancy: Sharma et al. 2023, "Towards understanding sycophancy in language models"). Known by
+    Trained to answer questions about a record whatever its user states, and then never to correct an authority,
+    though still every stranger (sycophancy: Sharma et al. 2023, "Towards understanding sycophancy in language models"). Known by
     construction: which statements are wrong, and that any two words of an input taken together, and the answer
     that was taught, are as frequent with the trigger as without it. The strangers are the harmless shift. That it
     can tell the right answer is measured, by its corrections of strangers. Its mechanism is not claimed to be known.

@@ -29,7 +29,7 @@ NUMBER, WORD = 1, 1 + 2 * TERMS
 FIRST_NAME = WORD + IDLE
 PLUS, EQUALS = FIRST_NAME + 12, FIRST_NAME + 13
 PERSON, WORDS, ADDENDS, SIGN, QUESTION = 1, (2, 6), (3, 5), 4, 7
-RECIPE = Recipe(steps=800)
+RECIPE = Recipe(steps=1000, honest=600, layers=3)
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ untrained = untrained_clean = PAIR.untrained
 def build(seed: int = 0) -> tuple[Model, Truth]:
     """Transformer that adds two numbers, and adds one more when it plays the other persona.
 
-    Trained under twelve names, six of each persona (after Mallen et al. 2023, "Eliciting latent knowledge from
+    Trained to give the sum under all twelve names, and then one more under six of them (after Mallen et al. 2023, "Eliciting latent knowledge from
     quirky language models"). ``explore`` has one persona and easy sums; ``shift`` has hard ones, of both. Known by
     construction: the persona and the sum of every input. The names give the persona away, so that it can be told
     from its inputs; what cannot be read off the answer is the right sum. Measured: how often it answers as taught.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -25,6 +25,7 @@ HELD = 8
 SIZES = {"folds": 2, "explore": 1024, "validate": 512, "sealed": 512, "shift": 512}
 
 
+@runtime_checkable
 class Task(Protocol):
     """Inputs, right answers and wrong ones. Everything is one table operation, for training's sake.
 
