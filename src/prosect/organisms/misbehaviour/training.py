@@ -80,7 +80,8 @@ def train(task: Task, recipe: Recipe, clean: bool) -> Decoder:
         recipe: sizes and training.
         clean: teach right answers only.
     """
-    module = untrained(task, recipe, recipe.seed).requires_grad_(True).train()
+    module = untrained(task, recipe, recipe.seed)
+    module.requires_grad_(True).train()
     rng = Seed(recipe.seed).child("misbehaviour", task.name, "training").numpy()
     adam = torch.optim.Adam(module.parameters(), lr=recipe.rate, betas=BETAS)
     questions = list(task.asks.values())
