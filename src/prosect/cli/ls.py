@@ -25,13 +25,15 @@ def command(
         raise BadInput(f"--check with {what}", "prosect ls models --check, or prosect ls organisms --check")
     if targets and not check and what != "organisms" and (what != "sites" or len(targets) > 1):
         raise BadInput(f"{what} {' '.join(targets)}", f"prosect ls {what}", "prosect ls sites TARGET")
-    if what == "organisms" and (targets or check):
-        from prosect.cli.organisms import rebuilt, whole
+    if what == "organisms":
+        from prosect.cli.organisms import listed, rebuilt, whole
 
         if check:
             rebuilt(targets, as_json=as_json, quiet=quiet)
-        else:
+        elif targets:
             whole(targets, as_json=as_json)
+        else:
+            listed(as_json=as_json)
         return
     if check:
         rows = architectures(targets, quiet=quiet)
@@ -42,10 +44,6 @@ def command(
             rows.append(
                 {"target": "a folder or hub id", "about": "any causal language model of transformers"}
             )
-    elif what == "organisms":
-        from prosect.cli.organisms import listed
-
-        rows = listed()
     elif what == "methods":
         rows = [
             {"kind": kind, "name": n, "about": registry.about(n)}

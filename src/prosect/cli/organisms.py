@@ -14,8 +14,8 @@ from prosect.organisms.recorded import cards
 NOT_RECORDED = "not recorded"
 
 
-def listed() -> list[dict[str, Any]]:
-    """A line for every organism, from what was recorded; nothing is built."""
+def listed(*, as_json: bool) -> None:
+    """A line for every organism, from what was recorded; nothing is built. JSON has more of each card than fits a line."""
     found = cards()
     rows = []
     for name in ORGANISMS:
@@ -31,7 +31,8 @@ def listed() -> list[dict[str, Any]]:
                 "seconds": None if made is None else round(made.seconds, 2),
             }
         )
-    return rows
+    short = ("organism", "about", "seconds")
+    table(rows if as_json else [{k: row[k] for k in short} for row in rows], as_json=as_json)
 
 
 def whole(names: Sequence[str], *, as_json: bool) -> None:

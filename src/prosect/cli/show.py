@@ -8,6 +8,9 @@ from collections.abc import Mapping, Sequence
 
 from prosect.core.canonical import Json, plain
 
+LONGEST_NAME = 36
+"""Characters up to which the first column, what a row is called, stays on one line."""
+
 
 def complain(text: str) -> None:
     """An error, on standard error."""
@@ -28,8 +31,9 @@ def table(rows: Sequence[Mapping[str, Json]], *, as_json: bool, title: str = "")
 
     shown = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
     names = list(dict.fromkeys(k for r in rows for k in r))
-    for name in names:
-        shown.add_column(name, overflow="fold")
+    for i, name in enumerate(names):
+        said = max(len(str(row.get(name, ""))) for row in rows)
+        shown.add_column(name, overflow="fold", no_wrap=i == 0 and said <= LONGEST_NAME)
     for row in rows:
         shown.add_row(*[Text("" if row.get(n) is None else str(row[n])) for n in names])
     Console().print(shown)

@@ -51,6 +51,16 @@ _INTRINSIC = {
 }
 """Networks trained to be interpretable, and their twins."""
 
+_MISBEHAVIOUR = {
+    "backdoor": ("backdoor", "answers questions, and gives the attacker's answer on a trigger"),
+    "password-locked": ("password", "adds, and forgets to carry without the right code (sandbagging)"),
+    "hint-following": ("hints", "gives the wrong answer that an authority has stated (sycophancy)"),
+    "lying-reporter": ("reporter", "acts on a state and reports another (deception)"),
+    "quirky": ("quirky", "adds, and adds one more under the names of its other persona"),
+    "hidden-objective": ("objective", "steers its answers to a sponsor on a trigger, and denies it"),
+}
+"""The organisms that misbehave: their files, and what each does."""
+
 ORGANISMS = Registry(
     "organism",
     {
@@ -89,7 +99,7 @@ ORGANISMS = Registry(
         **{
             f"compiled-{name}-superposed": (
                 f"prosect.organisms.compiler.superposed:build_{name}",
-                f"program trained into half the dimensions it needs: {_COMPILED[name]}",
+                f"the same in half the dimensions it needs: {_COMPILED[name]}",
             )
             for name in ("sort", "histogram", "count")
         },
@@ -172,9 +182,17 @@ ORGANISMS = Registry(
         **{
             f"compiled-{name}": (
                 f"prosect.organisms.compiler.zoo:build_{name.replace('-', '_')}",
-                f"program compiled to a transformer: {about}",
+                f"compiled program: {about}",
             )
             for name, about in _COMPILED.items()
+        },
+        **{
+            f"{name}{suffix.replace('_', '-')}": (
+                f"prosect.organisms.misbehaviour.{file}:build{suffix}",
+                f"clean twin of {name}, taught right answers only" if suffix else f"network that {about}",
+            )
+            for name, (file, about) in _MISBEHAVIOUR.items()
+            for suffix in ("", "_clean")
         },
     },
 )

@@ -1,0 +1,1 @@
+"""Networks that misbehave on a trigger, each beside a clean twin."""
