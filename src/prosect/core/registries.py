@@ -203,3 +203,44 @@ PRESETS = Registry(
         ),
     },
 )
+TASKS = Registry(
+    "task",
+    {
+        "features": (
+            "prosect.bench.tasks.features:FeatureRecovery",
+            "from activations to the directions that make them",
+        ),
+    },
+)
+"""What methods are asked on the bench."""
+METHODS = Registry(
+    "method",
+    {
+        "features/topk": (
+            "prosect.bench.methods.dictionaries:topk",
+            "sparse dictionary, the k largest latents",
+        ),
+        "features/batchtopk": (
+            "prosect.bench.methods.dictionaries:batchtopk",
+            "sparse dictionary, the k largest on average over a batch",
+        ),
+        "features/jumprelu": (
+            "prosect.bench.methods.dictionaries:jumprelu",
+            "sparse dictionary, a threshold for each latent",
+        ),
+        "features/l1": ("prosect.bench.methods.dictionaries:l1", "sparse dictionary, a penalty on codes"),
+        "features/ica": ("prosect.bench.methods.classical:ica", "independent components"),
+        "features/nmf": ("prosect.bench.methods.classical:nmf", "non-negative factors, signs split"),
+    },
+)
+"""Methods on the bench, TASK/NAME: a function of what it is given and a seed."""
+BASELINES = Registry(
+    "baseline",
+    {
+        "features/neurons": ("prosect.bench.methods.classical:neurons", "the axes of the site, both ways"),
+        "features/pca": ("prosect.bench.methods.classical:pca", "principal components"),
+        "features/kmeans": ("prosect.bench.methods.classical:kmeans", "centres of clusters"),
+        "features/samples": ("prosect.bench.methods.classical:samples", "activations drawn at random"),
+    },
+)
+"""What methods on the bench have to beat, TASK/NAME; what interprets nothing, or what everyone has at hand."""
