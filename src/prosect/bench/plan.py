@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from prosect.bench.programs import PROGRAM
 from prosect.bench.subject import WORLDS
 from prosect.bench.suites import ALL, Suite, suite_of
 from prosect.bench.task import Setup, Task
@@ -180,7 +181,7 @@ def planned(asked: Asked) -> Plan:
 
 def known() -> tuple[str, ...]:
     """Every organism that can be on the bench."""
-    return tuple(n for n in (*ORGANISMS, *WORLDS) if n not in UNKNOWN)
+    return tuple(n for n in (*ORGANISMS, *WORLDS, PROGRAM) if n not in UNKNOWN)
 
 
 def hashed(sealed: str) -> str:
@@ -202,10 +203,11 @@ def _organisms(suite: Suite, task: str, only: Sequence[str]) -> tuple[str, ...]:
 
 def _entries(task: str, only: Sequence[str]) -> tuple[Entry, ...]:
     out = []
+    whose = task_of(task).methods
     for registry, baseline in ((METHODS, False), (BASELINES, True)):
         for full in registry:
             of, _, name = full.rpartition("/")
-            if of != task or (only and name not in only and full not in only):
+            if of != whose or (only and name not in only and full not in only):
                 continue
             function: Any = registry.get(full)
             module = str(function.__module__)

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from prosect.bench.programs import PROGRAM, random_compiled
 from prosect.core.canonical import digest_tensors
 from prosect.core.errors import Unsupported
 from prosect.core.registries import ORGANISMS
@@ -62,6 +63,11 @@ class Subject:
         assert self.planted is not None
         return digest_tensors({"directions": self.planted.directions, "strength": self.planted.strength})
 
+    def network(self) -> nn.Module:
+        """Its network, to be handed over."""
+        assert self.model is not None
+        return self.model.module
+
     def batches(self, part: str, rows: int) -> Iterator[Batch]:
         """The first rows of a part, at most ``rows``, in batches."""
         if self.source is None:
@@ -99,6 +105,9 @@ def subject(name: str, seed: int) -> Subject:
     """
     if name in WORLDS:
         return _world(name, seed)
+    if name == PROGRAM:
+        opened, known, rows = random_compiled(seed)
+        return Subject(name, known, opened, rows)
     build = ORGANISMS.get(name)
     model, truth = build(seed)
     home, suffix = _home(build)

@@ -72,13 +72,22 @@ class Task(Protocol):
 
     Attributes:
         name: as on the command line.
+        methods: the task whose methods are asked: this one, or the one that it is a null of.
         version: changes whenever scores would.
         metrics: what answers get; the first decides.
     """
 
-    name: str
-    version: int
-    metrics: tuple[Metric, ...]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def methods(self) -> str: ...
+
+    @property
+    def version(self) -> int: ...
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]: ...
 
     def suits(self, truth: Truth) -> bool:
         """Whether this truth answers the question."""

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from prosect.bench.leaderboard import Board, boards, content
+from prosect.bench.page import page
 from prosect.bench.plan import Plan
 from prosect.bench.run import run
 from prosect.store.atomic import write_bytes
@@ -25,4 +26,5 @@ def bench(plan: Plan, out: Path, jobs: int = 1) -> list[Board]:
     found = boards(plan, run(plan, out, jobs))
     record = {"suite": plan.suite, "sealed": plan.sealed, "boards": [content(b) for b in found]}
     write_bytes(out / JSON, json.dumps(record, indent=1, ensure_ascii=False).encode() + b"\n")
+    write_bytes(out / PAGE, page(plan, found).encode())
     return found

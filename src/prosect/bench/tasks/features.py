@@ -36,6 +36,7 @@ class FeatureRecovery:
     """
 
     name: str = "features"
+    methods: str = "features"
     version: int = 1
     metrics: tuple[Metric, ...] = (
         Metric("max cosine", "mean over features of the largest cosine with any direction given", -1.0),
