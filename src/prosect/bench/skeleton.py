@@ -21,6 +21,8 @@ from prosect.core.errors import Unsupported
 
 PLAIN = (bool, int, float, str, type(None))
 RECURRENT = ("input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional")
+FUNCTIONS = ("torch", "torch.nn.functional", "torch.special")
+"""Where functions that a module holds may come from."""
 OWN = frozenset(vars(nn.Module())) - {"training"}
 """What every module has and rebuilding makes by itself: hooks and tables of children."""
 
@@ -107,8 +109,9 @@ def _said(value: Any, at: str) -> Json:
         return {type(value).__name__: [_said(v, at) for v in value]}
     if isinstance(value, dict) and all(isinstance(k, str) for k in value):
         return {"dict": {k: _said(v, at) for k, v in value.items()}}
-    if isinstance(value, FunctionType | BuiltinFunctionType) and str(value.__module__).startswith("torch"):
-        return {"function": path_of(value)}
+    for place in FUNCTIONS if isinstance(value, FunctionType | BuiltinFunctionType) else ():
+        if getattr(importlib.import_module(place), value.__name__, None) is value:
+            return {"function": f"{place}:{value.__name__}"}
     raise Unsupported(
         f"{at}, a {type(value).__name__}, in a network to be handed to a method",
         "attributes that are numbers, strings, lists, tuples or dictionaries of those, or functions of torch",

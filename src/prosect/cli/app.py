@@ -265,6 +265,12 @@ def bench(
             help="your own seed, from which organisms and programs are drawn; - reads it from input"
         ),
     ] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            help="instead, run the loop on organisms and write to this file how often its claims are true"
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="run folder; by default runs/bench-SUITE")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print what would be done; do nothing")] = False,
     as_json: AsJson = False,
@@ -274,8 +280,13 @@ def bench(
     import sys
 
     from prosect.bench.plan import Asked
-    from prosect.cli.bench import command
+    from prosect.cli.bench import calibrated, command
 
+    if calibrate is not None:
+        calibrated(
+            calibrate, tuple(organism or ()), seeds=seeds, jobs=jobs, out=out, as_json=as_json, quiet=quiet
+        )
+        return
     sealed = sys.stdin.readline().strip() if sealed_seed == "-" else sealed_seed
     asked = Asked(
         suite,

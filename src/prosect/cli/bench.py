@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from prosect.bench.leaderboard import content, rows
+from prosect.bench.leaderboard import shown as said
 from prosect.bench.plan import Asked, Plan, planned
 from prosect.bench.written import PAGE, bench
 from prosect.cli.show import table
@@ -38,6 +39,39 @@ def command(
                 sys.stdout.write(f"{line.name} failed: {reason}\n")
         sys.stdout.write("\n")
     sys.stdout.write(f"* baseline, ~ interval overlaps that of random answers\n{folder / PAGE}\n")
+
+
+def calibrated(
+    file: Path,
+    organisms: tuple[str, ...],
+    *,
+    seeds: int | None,
+    jobs: int | None,
+    out: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Run the loop on organisms, write how often its claims are true, and print it."""
+    from prosect.bench.calibration import SEEDS, calibrate, write
+
+    folder = out if out is not None else Path("runs") / "bench-calibrate"
+    with shown(quiet):
+        made = calibrate(folder, SEEDS if seeds is None else seeds, organisms, jobs or os.cpu_count() or 1)
+    write(made, file)
+    lines = [
+        {
+            "method": c.method,
+            "side": c.side,
+            "organism": c.organism,
+            "supported": c.supported,
+            "precision": said(c.precision),
+            "recall": said(c.recall),
+            "seeds": c.seeds,
+            "components": c.size,
+        }
+        for c in made
+    ]
+    table(lines, as_json=as_json)
 
 
 def _planned(plan: Plan) -> list[dict[str, object]]:
