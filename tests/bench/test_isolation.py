@@ -11,8 +11,12 @@ import benched
 from prosect.bench.given import Given
 from prosect.bench.handover import Order
 from prosect.bench.isolation import Isolated, environment
+from prosect.bench.plan import task_of
 from prosect.bench.skeleton import blueprint, rebuilt, weights
+from prosect.bench.subject import subject
+from prosect.bench.task import Setup
 from prosect.core.errors import Unsupported
+from prosect.core.registries import BASELINES, METHODS
 from prosect.organisms import induction
 
 
@@ -74,12 +78,24 @@ def test_a_method_sees_its_data_and_nothing_else(isolated, given, monkeypatch):
 
 
 def test_the_process_that_waits_has_no_organism_in_it():
+    homes = sorted({f.__module__ for r in (METHODS, BASELINES) for f in map(r.get, r)})
+    homes = [h for h in homes if h.startswith("prosect.bench.methods")]
     code = (
-        "import sys, prosect.bench.worker, prosect.model, prosect.bench.methods.dictionaries\n"
+        f"import sys, prosect.bench.worker, prosect.model, {', '.join(homes)}\n"
         "print([m for m in sys.modules if m.startswith('prosect.organisms')])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_a_decoder_is_opened_and_run_where_its_builder_is_not(isolated):
+    """The network of a real organism, in the process of a method that opens it for study."""
+    task = task_of("circuits")
+    made = subject("random-program", 2)
+    case = task.cases(made, Setup())[-1]
+    ran = isolated.run(case.given, Order("prosect.bench.methods.edges:attribution", 0, made.withheld))
+    assert ran.reason == "" and ran.passes > 2
+    assert task.score(case, ran.answer)["AUROC"] > 0.8
 
 
 def with_network(module, rows):

@@ -41,6 +41,7 @@ def subjects():
     with pytest.MonkeyPatch.context() as patched:
         patched.setitem(ORGANISMS._where, "tiny", "benched:build")
         patched.setitem(ORGANISMS._about, "tiny", "for tests")
+        patched.setattr("prosect.bench.programs.OPERATIONS", 2)  # a few edges, so that each can be ablated
         yield {name: subject(name, 1) for name in set(ON.values())}
 
 

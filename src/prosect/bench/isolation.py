@@ -50,6 +50,7 @@ class Isolated:
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
+        self._closed = False
 
     def run(self, given: Given, order: Order) -> Ran:
         """Run a method on what it is given."""
@@ -73,10 +74,12 @@ class Isolated:
             "preload": list(preloaded(order, given.network is not None)),
         }
         for _ in range(2):
+            if self._closed:
+                break
             if self._process is None or self._process.poll() is not None:
                 self._process = _started()
             assert self._process.stdin is not None and self._process.stdout is not None
-            with contextlib.suppress(BrokenPipeError):
+            with contextlib.suppress(BrokenPipeError, ValueError):  # it died, or was closed by another thread
                 self._process.stdin.write(json.dumps(asked) + "\n")
                 self._process.stdin.flush()
                 said = self._process.stdout.readline()
@@ -85,7 +88,8 @@ class Isolated:
         return "the process that runs methods died"
 
     def close(self) -> None:
-        """End the process."""
+        """End the process for good; may be called by another thread than the one that waits for it."""
+        self._closed = True
         if self._process is not None:
             self._process.kill()
             self._process.wait()

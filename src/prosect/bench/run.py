@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -20,7 +21,7 @@ from prosect.bench.plan import REFERENCES, Entry, Instance, Plan, task_of
 from prosect.bench.subject import Subject, subject
 from prosect.bench.task import Case, Task
 from prosect.core.canonical import Json
-from prosect.core.errors import BadInput
+from prosect.core.errors import BadInput, ProsectError
 from prosect.core.progress import Step, step
 from prosect.core.provenance import environment
 from prosect.core.records import Note
@@ -34,16 +35,26 @@ class Stopped(Exception):
     """The run is being ended; nothing more is to be written."""
 
 
-def run(plan: Plan, out: Path, jobs: int = 1) -> list[Cell]:
+@dataclass(frozen=True)
+class Done:
+    """What a run came to.
+
+    Attributes:
+        cells: every cell, in the order of the plan.
+        skipped: (task, organism) → why nothing could be asked there, where the truth would have answered.
+    """
+
+    cells: list[Cell]
+    skipped: dict[tuple[str, str], str]
+
+
+def run(plan: Plan, out: Path, jobs: int = 1) -> Done:
     """Do what a plan says, or what is left of it.
 
     Args:
         plan: what to do.
         out: the run folder.
         jobs: processes that methods run in, side by side.
-
-    Returns:
-        Every cell, in the order of the plan.
 
     Raises:
         Conflict: the folder holds another run.
@@ -59,12 +70,15 @@ def run(plan: Plan, out: Path, jobs: int = 1) -> list[Cell]:
         RunFolder.open(out, plan.spec(), environment()) as folder,
         step("bench", plan.cells, "answers") as shown,
     ):
-        cells = _Runner(plan, folder, shown).all(jobs)
+        runner = _Runner(plan, folder, shown)
+        cells = runner.all(jobs)
+        for (task, organism), why in sorted(runner.skipped.items()):
+            folder.append(Note(about="bench", text=f"{task} is not asked on {organism}: {why}"))
         for cell in cells:
             folder.append(Note(about="bench", text=_sentence(cell), data=cell.record()))
         if not done:
             folder.finish({"cells": len(cells), "failed": sum(bool(c.failures) for c in cells)})
-    return cells
+    return Done(cells, runner.skipped)
 
 
 class _Once(Generic[Made]):
@@ -85,6 +99,7 @@ class _Runner:
         self.plan, self.folder, self.shown = plan, folder, shown
         self.stop = threading.Event()
         self.alone = threading.Lock()
+        self.skipped: dict[tuple[str, str], str] = {}
 
     def all(self, jobs: int) -> list[Cell]:
         every = [Isolated() for _ in range(jobs)]
@@ -115,6 +130,11 @@ class _Runner:
         for name in instance.tasks:
             task = task_of(name)
             cases = _Once(partial(self._cases, task, built))
+            about = {**self._about(instance), "task": name, "version": task.version}
+            why = self.folder.json_step("asked", about, partial(self._why_not, cases, built))
+            if why:
+                self.skipped[name, instance.organism] = why
+                continue
             for reference in REFERENCES:
                 make = partial(self._referred, task, cases, reference, instance)
                 out += self._kept(instance, task, reference, "", make)
@@ -126,14 +146,11 @@ class _Runner:
     def _kept(
         self, instance: Instance, task: Task, method: str, code: str, make: Callable[[], Json]
     ) -> list[Cell]:
-        """A cell, made or read back; none where the organism's truth does not answer the task."""
+        """A cell, made or read back; none where the task cannot be asked."""
         about = {
+            **self._about(instance),
             "task": task.name,
             "version": task.version,
-            "organism": instance.organism,
-            "seed": instance.label,
-            "sealed": self.plan.sealed,
-            "setup": self.plan.setup,
             "method": method,
             "code": code,
         }
@@ -141,11 +158,18 @@ class _Runner:
         self.shown.advance()
         return [Cell(task.name, instance.organism, instance.label, method, found)] if found else []
 
+    def _about(self, instance: Instance) -> dict[str, Json]:
+        return {
+            "organism": instance.organism,
+            "seed": instance.label,
+            "sealed": self.plan.sealed,
+            "setup": self.plan.setup,
+        }
+
     def _built(self, instance: Instance) -> Subject:
         with self._turn():
             made = subject(instance.organism, instance.seed)
-            about = {"organism": instance.organism, "seed": instance.label, "sealed": self.plan.sealed}
-            before = self.folder.json_step("organism", about, lambda: made.digest)
+            before = self.folder.json_step("organism", self._about(instance), lambda: made.digest)
             if before != made.digest:
                 raise BadInput(
                     f"{instance.organism} of seed {instance.label} with weights {made.digest[:16]}",
@@ -158,6 +182,15 @@ class _Runner:
         made = built()
         with self._turn():
             return list(task.cases(made, self.plan.setup)) if task.suits(made.truth) else []
+
+    def _why_not(self, cases: _Once[list[Case]], built: _Once[Subject]) -> str:
+        """Why the questions of a task cannot be asked of an organism; empty if they can."""
+        built()
+        try:
+            cases()
+        except ProsectError as error:
+            return str(error)
+        return ""
 
     def _referred(self, task: Task, cases: _Once[list[Case]], name: str, instance: Instance) -> Json:
         asked = cases()

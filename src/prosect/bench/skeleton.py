@@ -109,9 +109,10 @@ def _said(value: Any, at: str) -> Json:
         return {type(value).__name__: [_said(v, at) for v in value]}
     if isinstance(value, dict) and all(isinstance(k, str) for k in value):
         return {"dict": {k: _said(v, at) for k, v in value.items()}}
+    name = str(getattr(value, "__name__", ""))
     for place in FUNCTIONS if isinstance(value, FunctionType | BuiltinFunctionType) else ():
-        if getattr(importlib.import_module(place), value.__name__, None) is value:
-            return {"function": f"{place}:{value.__name__}"}
+        if getattr(importlib.import_module(place), name, None) is value:
+            return {"function": f"{place}:{name}"}
     raise Unsupported(
         f"{at}, a {type(value).__name__}, in a network to be handed to a method",
         "attributes that are numbers, strings, lists, tuples or dictionaries of those, or functions of torch",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -67,6 +67,7 @@ class Setup:
     rows: int = 8192
 
 
+@runtime_checkable
 class Task(Protocol):
     """A kind of question.
 

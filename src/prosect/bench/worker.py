@@ -6,6 +6,8 @@ method sees what another left. It is never told a truth or an organism's seed. A
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import importlib
 import json
 import os
@@ -19,7 +21,7 @@ from typing import Any
 
 from prosect.bench.given import Given
 from prosect.bench.guard import withhold
-from prosect.bench.handover import Order, fail, give, take
+from prosect.bench.handover import fail, give, take
 from prosect.bench.skeleton import found
 from prosect.core.seeds import Seed
 
@@ -70,6 +72,7 @@ def _forked(folder: str, seconds: float) -> str:
     pid = os.fork()
     if pid == 0:
         os.setsid()
+        _dies_with_parent()
         nowhere = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(nowhere, stream)
@@ -88,17 +91,23 @@ def _forked(folder: str, seconds: float) -> str:
     return f"past its budget of {seconds:g} seconds"
 
 
+def _dies_with_parent() -> None:
+    """Where the system allows it: a method outlives nobody who waits for it."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, on Linux
+
+
 def serve() -> None:
     """Orders in, how each ended out, until there are no more."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what modules print is no answer
     for line in sys.stdin:
         order = json.loads(line)
         for module in order["preload"]:
             importlib.import_module(module)
-        sys.stdout.write(json.dumps({"ended": _forked(order["folder"], order["seconds"])}) + "\n")
-        sys.stdout.flush()
+        answers.write(json.dumps({"ended": _forked(order["folder"], order["seconds"])}) + "\n")
+        answers.flush()
 
-
-__all__ = ["Order", "serve", "work"]
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:

@@ -72,7 +72,7 @@ def _site(given: Given) -> str:
     model = given.model
     if model.n_layers:
         return f"resid_post.{(model.n_layers - 1) // 2}"
-    parts = [n for n, m in model.module.named_modules() if n in model.sites and not list(m.children())]
+    parts = [n for n, m in model.module.named_modules() if n and n in model.sites and not list(m.children())]
     if len(parts) < 2:
         raise Unsupported("a network with a single layer", "a hidden layer")
     return str(parts[-2])

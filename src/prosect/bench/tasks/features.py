@@ -56,6 +56,10 @@ class FeatureRecovery:
         if not len(directions):
             return ()
         x = subject.activations(known.site, "explore", setup.rows)
+        if tuple(x.shape[1:]) != directions.shape[1:]:
+            raise ShapeMismatch(
+                f"activations of shape {tuple(x.shape)}", f"(positions, {directions.shape[1]})"
+            )
         given = Given(
             {"activations": x},
             {"site": known.site, "count": len(directions), "active": float(frequency.sum())},

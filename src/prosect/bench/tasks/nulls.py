@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ NETWORKS = 2
 """Untrained networks for each organism's seed."""
 
 
+@runtime_checkable
 class Claiming(Task, Protocol):
     """A task whose answers claim something of components, or nothing."""
 

@@ -107,7 +107,7 @@ class TokenRules:
         """A half where there is no rule; where there is one that asks for nothing before, half of the mean overlap."""
         tokens = case.truth["current"].shape[1]
         sizes: list[int] = case.truth["current"].sum(axis=1).tolist()
-        asks: list[bool] = case.truth["previous"].any(axis=1).tolist()
+        asks: list[bool] = (case.truth["previous"].sum(axis=1) > 0).tolist()
         each = [
             0.5 if n == 0 else 0.0 if before else 0.5 * mean_overlap(tokens, int(n), GUESSED)
             for n, before in zip(sizes, asks, strict=True)
