@@ -88,8 +88,9 @@ def test_the_process_that_waits_has_no_organism_in_it():
     assert done.stdout.strip() == "[]", done.stderr
 
 
-def test_a_decoder_is_opened_and_run_where_its_builder_is_not(isolated):
+def test_a_decoder_is_opened_and_run_where_its_builder_is_not(isolated, monkeypatch):
     """The network of a real organism, in the process of a method that opens it for study."""
+    monkeypatch.setattr("prosect.bench.programs.OPERATIONS", 2)
     task = task_of("circuits")
     made = subject("random-program", 2)
     case = task.cases(made, Setup())[-1]
