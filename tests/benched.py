@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from benched_parts import scaled
 from prosect.core.seeds import Seed
 from prosect.core.truth import FeatureDirections, Truth
 from prosect.data.source import TableSource
@@ -28,10 +29,6 @@ class Tiny(nn.Module):
 
     def forward(self, features):
         return self.readout(scaled(self.act(self.hidden(features))))
-
-
-def scaled(x):
-    return 2.0 * x
 
 
 def directions_of(seed):

@@ -75,3 +75,10 @@ def outputs(given, seed):
 
 def builder(given, seed):
     return {"out": type(given.module).forward.__globals__["network"](0)}
+
+
+def other_file(given, seed):
+    import benched_parts
+
+    assert benched_parts.scaled(1.0) == 2.0
+    return {"out": benched_parts.truth_of(0)}

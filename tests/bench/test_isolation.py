@@ -106,11 +106,13 @@ def with_network(module, rows):
 def test_a_network_is_handed_over_and_its_builder_is_not(isolated):
     module, _ = benched.network(3)
     given = with_network(module, torch.rand(5, 4))
-    withheld = ("benched",)
+    withheld = ("benched", "benched_parts")
     ran = isolated.run(given, Order("benched_methods:outputs", 0, withheld))
     assert torch.equal(ran.answer["out"], module(given.tensors["rows"]).detach()) and ran.passes == 1
     cheated = isolated.run(given, Order("benched_methods:builder", 0, withheld))
     assert "benched.network is withheld" in cheated.reason
+    cheated = isolated.run(given, Order("benched_methods:other_file", 0, withheld))
+    assert "benched_parts.truth_of is withheld" in cheated.reason
 
 
 @pytest.mark.parametrize(

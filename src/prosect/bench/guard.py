@@ -11,7 +11,7 @@ from __future__ import annotations
 import dis
 import importlib.abc
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -48,45 +48,70 @@ def withhold(places: Sequence[str] = ()) -> None:
         places: modules that build organisms, beside those of prosect.
     """
     held = (ORGANISMS, *places)
-    for name, module in list(sys.modules.items()):
-        if within(name, held) and isinstance(module, ModuleType):
-            _emptied(name, module)
+    modules = {n: m for n, m in sys.modules.items() if within(n, held) and isinstance(m, ModuleType)}
+    used = _used(modules)
+    for home, module in modules.items():
+        for name, value in list(vars(module).items()):
+            if (home, name) in used or (name.startswith("__") and name != "__getattr__"):
+                continue
+            if not isinstance(value, PLAIN):
+                setattr(module, name, _refusal(home, name))
     sys.meta_path.insert(0, _Refuses(held))
 
 
-def _emptied(name: str, module: ModuleType) -> None:
-    kept = _used(module)
-    for attribute, value in list(vars(module).items()):
-        if attribute in kept or (attribute.startswith("__") and attribute != "__getattr__"):
-            continue
-        if not isinstance(value, PLAIN):
-            setattr(module, attribute, _refusal(name, attribute))
-
-
-def _used(module: ModuleType) -> set[str]:
-    """Names of a module that its networks are, or use."""
-    names = {k for k, v in vars(module).items() if isinstance(v, type) and issubclass(v, nn.Module)}
-    for value in list(vars(module).values()):  # a transformers class and its configuration
-        if isinstance(value, type) and issubclass(value, nn.Module):
-            config = getattr(value, "config_class", None)
-            names |= {k for k, v in vars(module).items() if config is not None and v is config}
-    waiting, seen = list(names), set(names)
+def _used(modules: Mapping[str, ModuleType]) -> set[tuple[str, str]]:
+    """(module, name) of every network among these, and of whatever their code uses, wherever it is."""
+    networks = {
+        v
+        for m in modules.values()
+        for v in vars(m).values()
+        if isinstance(v, type) and issubclass(v, nn.Module)
+    }
+    started = networks | {getattr(v, "config_class", None) for v in networks} - {None}
+    waiting = [
+        (home, name)
+        for home, m in modules.items()
+        for name, v in vars(m).items()
+        if isinstance(v, type) and v in started
+    ]
+    seen = set(waiting)
     while waiting:
-        for code in _codes(vars(module)[waiting.pop()]):
-            for name in _globals(code):
-                if name in vars(module) and name not in seen:
-                    seen.add(name)
-                    waiting.append(name)
+        home, name = waiting.pop()
+        for function in _functions(vars(modules[home])[name]):
+            own = str(function.__globals__.get("__name__"))
+            for found in _reached(function.__code__, own, modules):
+                if found not in seen:
+                    seen.add(found)
+                    waiting.append(found)
     return seen
 
 
-def _codes(value: Any) -> Iterator[CodeType]:
-    members = list(vars(value).values()) if isinstance(value, type) else [value]
+def _functions(value: Any) -> Iterator[FunctionType]:
+    """A function, or those of a class and of what it inherits from."""
+    members = [m for c in value.__mro__ for m in vars(c).values()] if isinstance(value, type) else [value]
     for member in members:
         inner = getattr(member, "__func__", None) or getattr(member, "fget", None) or member
         inner = getattr(inner, "__wrapped__", inner)
         if isinstance(inner, FunctionType):
-            yield inner.__code__
+            yield inner
+
+
+def _reached(code: CodeType, own: str, modules: Mapping[str, ModuleType]) -> Iterator[tuple[str, str]]:
+    """What a function's code names: globals of its module, and attributes of modules among those."""
+    if own not in modules:
+        return
+    there, attributes = vars(modules[own]), _attributes(code)
+    for name in _globals(code):
+        if name in there:
+            yield own, name
+            inner = str(getattr(there[name], "__name__", ""))
+            if isinstance(there[name], ModuleType) and inner in modules:
+                yield from ((inner, a) for a in attributes if a in vars(modules[inner]))
+
+
+def _attributes(code: CodeType) -> set[str]:
+    own = {str(s.argval) for s in dis.get_instructions(code) if s.opname in ("LOAD_ATTR", "LOAD_METHOD")}
+    return own.union(*(_attributes(c) for c in code.co_consts if isinstance(c, CodeType)))
 
 
 def _globals(code: CodeType) -> Iterator[str]:
