@@ -13,11 +13,7 @@ Three parts:
 from __future__ import annotations
 
 import argparse
-import json
-import multiprocessing
 import os
-import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,63 +21,13 @@ from typing import Any
 import numpy as np
 
 from figures import Figure, report
-
-SETTINGS: dict[str, Any] = {
-    "describe.components": 7,
-    "describe.effects": 2,
-    "data.inputs": 100,
-    "describe.controls": 2,
-    "describe.tokens": 4_000,
-    "validate.effect_rows": 40,
-    "validate.seal": False,
-}
-"""What these runs change of the preset: fewer components, so that a run takes seconds."""
-CALIBRATED = ("planted", "induction", "modular", "superposition")
+from prosect.bench import calibration
+from prosect.bench.calibration import FIRST, ORGANISMS, SMALL, Task
 
 
-def one(task: tuple[str, int, str, dict[str, Any]]) -> dict[str, Any]:
-    """A run; what it supported, and what of that is true."""
-    import torch
-
-    from prosect.assay import assay
-
-    torch.set_num_threads(1)
-    target, seed, null, changes = task
-    with tempfile.TemporaryDirectory() as scratch:
-        start = time.perf_counter()
-        run = assay(target, out=Path(scratch) / "run", seed=seed, **nested({**changes, "null": null}))
-        took = time.perf_counter() - start
-        claims = [
-            {
-                "method": v.hypothesis.explainer,
-                "side": v.hypothesis.side,
-                "component": f"{v.hypothesis.scope.model[:8]} {v.hypothesis.component.name}",
-                "scripted": v.hypothesis.draw == "scripted",
-                "supported": v.overall == "supported",
-                "overall": v.overall,
-                "holds": None if v.truth is None else v.truth.holds,
-            }
-            for v in run.verdicts.values()
-        ]
-    return {"target": target, "seed": seed, "null": null, "seconds": took, "claims": claims}
-
-
-def nested(changes: dict[str, Any]) -> dict[str, Any]:
-    """Dotted keys as tables."""
-    out: dict[str, Any] = {}
-    for key, value in changes.items():
-        *tables, last = key.split(".")
-        place = out
-        for table in tables:
-            place = place.setdefault(table, {})
-        place[last] = value
-    return out
-
-
-def runs(tasks: list[tuple[str, int, str, dict[str, Any]]], workers: int) -> Iterator[dict[str, Any]]:
+def runs(tasks: list[Task], workers: int) -> Iterator[dict[str, Any]]:
     """Every run, in worker processes."""
-    with multiprocessing.get_context("spawn").Pool(workers, maxtasksperchild=40) as pool:
-        yield from pool.imap_unordered(one, tasks)
+    return (found for _, found in calibration.runs(tasks, workers))
 
 
 def nulls(found: list[dict[str, Any]]) -> list[Figure]:
@@ -114,51 +60,6 @@ def power(found: list[dict[str, Any]]) -> list[Figure]:
         Figure("supported claims that are true", sum(c["holds"] for c in said) / max(len(said), 1)),
         Figure("seconds a planted run, median", float(np.median([r["seconds"] for r in found])), "s", "<= 3"),
     ]
-
-
-def calibrations(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rates of every method on each organism, over seeds."""
-    from prosect.assay.calibrations import code_of
-    from prosect.core.seeds import Seed
-    from prosect.validate.truth import calibrate
-
-    out = []
-    keys = sorted(
-        {(r["target"], c["method"], c["side"]) for r in found for c in r["claims"] if c["holds"] is not None}
-    )
-    for target, method, side in keys:
-        table = []
-        for r in sorted((r for r in found if r["target"] == target), key=lambda r: r["seed"]):
-            mine = [
-                c
-                for c in r["claims"]
-                if (c["method"], c["side"]) == (method, side) and c["holds"] is not None and not c["scripted"]
-            ]
-            said = [c for c in mine if c["supported"]]
-            parts = {c["component"] for c in mine if c["holds"]}
-            table.append(
-                (
-                    len(said),
-                    sum(c["holds"] for c in said),
-                    len(parts),
-                    len({c["component"] for c in said if c["holds"]}),
-                )
-            )
-        size = SIZES[target]
-        seed = Seed(0).child("calibrate", target, method, side)
-        made = calibrate(
-            method, side, f"organism:{target}", table, code=code_of(method), size=size, seed=seed
-        )
-        out.append(made.model_dump(mode="json"))
-    return out
-
-
-SIZES = {
-    "planted": "1 layer, 97 tokens, 48 neurons",
-    "induction": "2 layers of attention",
-    "modular": "1 hidden layer, modulus 31",
-    "superposition": "64 dimensions, 256 features",
-}
 
 
 def coverage(repeats: int) -> list[Figure]:
@@ -234,37 +135,37 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2000)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--calibrate", type=int, default=0, help="seeds of each organism to calibrate on")
-    parser.add_argument("--organisms", nargs="*", default=CALIBRATED, choices=CALIBRATED)
+    parser.add_argument("--organisms", nargs="*", default=tuple(ORGANISMS), choices=ORGANISMS)
     parser.add_argument("--write", type=Path, help="where calibrations go")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     figures: list[Figure] = []
     if options.nulls:
         found = list(
-            runs([("planted", s, "statistical", SETTINGS) for s in range(options.nulls)], options.workers)
+            runs([("planted", s, "statistical", SMALL) for s in range(options.nulls)], options.workers)
         )
         figures += nulls(found)
     if options.planted:
-        found = list(runs([("planted", s, "", SETTINGS) for s in range(options.planted)], options.workers))
+        found = list(runs([("planted", s, "", SMALL) for s in range(options.planted)], options.workers))
         figures += power(found)
     if options.repeats:
         figures += coverage(options.repeats)
     if options.calibrate:
         tasks = [
-            (t, s, "", SETTINGS if t == "planted" else {"validate.seal": False, "scripted": False})
+            (t, s, "", ORGANISMS[t].changes)
             for t in options.organisms
-            for s in range(1000, 1000 + options.calibrate)
+            for s in range(FIRST, FIRST + options.calibrate)
         ]
-        made = calibrations(list(runs(tasks, options.workers)))
+        made = calibration.counted(list(runs(tasks, options.workers)))
         figures += [
             Figure(
-                f"{c['method']} {c['side']} on {c['organism']}: precision, {c['supported']} claims",
-                c["precision"]["estimate"] or 0.0,
+                f"{c.method} {c.side} on {c.organism}: precision, {c.supported} claims",
+                c.precision.estimate or 0.0,
             )
             for c in made
         ]
         if options.write:
-            options.write.write_text(json.dumps(made, indent=1) + "\n")
+            calibration.write(made, options.write)
     report(figures, options.json)
 
 

@@ -245,6 +245,62 @@ def audit(
 
 
 @app.command()
+def bench(
+    suite: Annotated[str, typer.Argument(metavar="[SUITE]", help="quick or full")] = "quick",
+    task: Annotated[list[str] | None, typer.Option(help="only this task; may be given again")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="only this method; may be given again")] = None,
+    organism: Annotated[
+        list[str] | None, typer.Option(help="this organism, in the suite or not; may be given again")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="of each organism; by default what the suite says")
+    ] = None,
+    seconds: Annotated[float | None, typer.Option(help="that a method has for each answer")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="processes side by side; by default one for each core")
+    ] = None,
+    sealed_seed: Annotated[
+        str | None,
+        typer.Option(
+            help="your own seed, from which organisms and programs are drawn; - reads it from input"
+        ),
+    ] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            help="instead, run the loop on organisms and write to this file how often its claims are true"
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="run folder; by default runs/bench-SUITE")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print what would be done; do nothing")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Judge every method on networks whose mechanism is known; the same command resumes."""
+    import sys
+
+    from prosect.bench.plan import Asked
+    from prosect.cli.bench import calibrated, command
+
+    if calibrate is not None:
+        calibrated(
+            calibrate, tuple(organism or ()), seeds=seeds, jobs=jobs, out=out, as_json=as_json, quiet=quiet
+        )
+        return
+    sealed = sys.stdin.readline().strip() if sealed_seed == "-" else sealed_seed
+    asked = Asked(
+        suite,
+        tuple(task or ()),
+        tuple(method or ()),
+        tuple(organism or ()),
+        seeds=seeds,
+        sealed=sealed or "",
+        seconds=seconds,
+    )
+    command(asked, jobs=jobs, out=out, dry_run=dry_run, as_json=as_json, quiet=quiet)
+
+
+@app.command()
 def spec(
     target: Target,
     text: Text = None,

@@ -325,3 +325,87 @@ PRESETS = Registry(
         ),
     },
 )
+TASKS = Registry(
+    "task",
+    {
+        "features": (
+            "prosect.bench.tasks.features:FeatureRecovery",
+            "from activations to the directions that make them",
+        ),
+        "circuits": ("prosect.bench.tasks.circuits:CircuitRecovery", "which edges matter under an ablation"),
+        "roles": ("prosect.bench.tasks.roles:RoleLabels", "where every head looks"),
+        "rules": ("prosect.bench.tasks.rules:TokenRules", "the tokens that every neuron fires on"),
+        "waves": ("prosect.bench.tasks.waves:Waves", "frequency and phases of neurons that add modulo p"),
+        "samples": ("prosect.bench.tasks.samples:SampleLabels", "which inputs are not like trusted ones"),
+        **{
+            f"{base}-{kind}": (f"prosect.bench.tasks.nulls:{base}_{kind}", about)
+            for base in ("roles", "rules", "waves")
+            for kind, about in (
+                ("null", f"the methods of {base} where there is nothing to find"),
+                ("untrained", f"the methods of {base} on networks with random weights"),
+            )
+        },
+    },
+)
+"""What methods are asked on the bench."""
+METHODS = Registry(
+    "method",
+    {
+        "features/topk": (
+            "prosect.bench.methods.dictionaries:topk",
+            "sparse dictionary, the k largest latents",
+        ),
+        "features/batchtopk": (
+            "prosect.bench.methods.dictionaries:batchtopk",
+            "sparse dictionary, the k largest on average over a batch",
+        ),
+        "features/jumprelu": (
+            "prosect.bench.methods.dictionaries:jumprelu",
+            "sparse dictionary, a threshold for each latent",
+        ),
+        "features/l1": ("prosect.bench.methods.dictionaries:l1", "sparse dictionary, a penalty on codes"),
+        "features/ica": ("prosect.bench.methods.classical:ica", "independent components"),
+        "features/nmf": ("prosect.bench.methods.classical:nmf", "non-negative factors, signs split"),
+        "circuits/exact": ("prosect.bench.methods.edges:exact", "every edge ablated by itself"),
+        "circuits/attribution": (
+            "prosect.bench.methods.edges:attribution",
+            "gradients times what reaches the reader",
+        ),
+        "circuits/magnitude": ("prosect.bench.methods.edges:magnitude", "how far the reader is moved"),
+        "roles/explainer": ("prosect.bench.methods.roles:explainer", "the loop's explainer of heads"),
+        "rules/explainer": ("prosect.bench.methods.rules:explainer", "the loop's explainer of token rules"),
+        "waves/explainer": ("prosect.bench.methods.waves:explainer", "the loop's explainer of waves"),
+        "waves/periodogram": ("prosect.bench.methods.waves:periodogram", "Fourier sums over a + b and a - b"),
+        "samples/mahalanobis": (
+            "prosect.bench.methods.samples:mahalanobis",
+            "distance from trusted activations in their covariance",
+        ),
+        "samples/neighbours": (
+            "prosect.bench.methods.samples:neighbours",
+            "distance to the fifth nearest trusted activation",
+        ),
+    },
+)
+"""Methods on the bench, TASK/NAME: a function of what it is given and a seed."""
+BASELINES = Registry(
+    "baseline",
+    {
+        "features/neurons": ("prosect.bench.methods.classical:neurons", "the axes of the site, both ways"),
+        "features/pca": ("prosect.bench.methods.classical:pca", "principal components"),
+        "features/kmeans": ("prosect.bench.methods.classical:kmeans", "centres of clusters"),
+        "features/samples": ("prosect.bench.methods.classical:samples", "activations drawn at random"),
+        "circuits/weights": ("prosect.bench.methods.edges:weights", "norms of products of weights"),
+        "roles/mass": ("prosect.bench.methods.roles:mass", "the role that gets over half of the attention"),
+        "roles/positions": ("prosect.bench.methods.roles:positions", "the same with places alone"),
+        "rules/table": ("prosect.bench.methods.rules:table", "mean activation by token"),
+        "rules/strongest": ("prosect.bench.methods.rules:strongest", "tokens at the strongest activations"),
+        "waves/sums": ("prosect.bench.methods.waves:sums", "Fourier sums over a + b alone"),
+        "samples/confidence": (
+            "prosect.bench.methods.samples:confidence",
+            "the output's largest probability",
+        ),
+        "samples/entropy": ("prosect.bench.methods.samples:entropy", "entropy of the output"),
+        "samples/inputs": ("prosect.bench.methods.samples:inputs", "rarity of the inputs, no network"),
+    },
+)
+"""What methods on the bench have to beat, TASK/NAME; what interprets nothing, or what everyone has at hand."""

@@ -67,7 +67,7 @@ class DecoderConfig(PretrainedConfig):
         self.intermediate_size = intermediate_size
         self.max_position_embeddings = max_position_embeddings
         self.attention_scale = attention_scale
-        super().__init__(tie_word_embeddings=False, use_cache=False, **kwargs)
+        super().__init__(**{"tie_word_embeddings": False, "use_cache": False, **kwargs})
 
 
 def eager_attention(

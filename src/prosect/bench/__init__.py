@@ -1,0 +1,1 @@
+"""The bench: every method judged on networks whose mechanism is known."""

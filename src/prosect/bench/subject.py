@@ -1,0 +1,185 @@
+"""An organism on the bench: its network opened, its truth, its inputs, and its null.
+
+Found from the registered builder by its suffix: beside ``build_x`` there are ``source_x`` and, where it has a model null,
+``untrained_x``, in the same module or in the one that the builder's network comes from. Planted activations, which have
+no network, are subjects too (`WORLDS`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from prosect.bench.programs import PROGRAM, random_compiled
+from prosect.core.canonical import digest_tensors
+from prosect.core.errors import Unsupported
+from prosect.core.registries import ORGANISMS
+from prosect.core.truth import Truth
+from prosect.data.batch import Batch
+from prosect.data.source import Source
+
+if TYPE_CHECKING:
+    from prosect.model import Model
+    from prosect.organisms.synthetic import Planted
+
+Inputs = Callable[..., Source]
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """An organism, built.
+
+    Attributes:
+        name: as registered.
+        truth: what is known of it.
+        model: its network, opened; None for planted activations.
+        source: its inputs; None for planted activations.
+        null: seed → a network of the same sizes with random weights; None where it has none.
+        planted: what made the activations, for those.
+        withheld: the modules that build it.
+    """
+
+    name: str
+    truth: Truth = field(repr=False)
+    model: Model | None = None
+    source: Source | None = None
+    null: Callable[[int], nn.Module] | None = None
+    planted: Planted | None = None
+    withheld: tuple[str, ...] = ()
+
+    @cached_property
+    def digest(self) -> str:
+        """Of its weights, or of what made its activations."""
+        if self.model is not None:
+            return digest_tensors(self.model.module.state_dict())
+        assert self.planted is not None
+        return digest_tensors({"directions": self.planted.directions, "strength": self.planted.strength})
+
+    def network(self) -> nn.Module:
+        """Its network, to be handed over."""
+        assert self.model is not None
+        return self.model.module
+
+    def batches(self, part: str, rows: int) -> Iterator[Batch]:
+        """The first rows of a part, at most ``rows``, in batches."""
+        if self.source is None:
+            raise Unsupported(f"inputs of {self.name}", "an organism with a network")
+        left = rows
+        for batch in self.source.batches(part, min(rows, 64)):
+            yield batch if len(batch) <= left else batch.select(list(range(left)))
+            left -= len(batch)
+            if left <= 0:
+                return
+
+    def activations(self, site: str, part: str, positions: int) -> Float[Tensor, "n width"]:
+        """What the site holds at the first scored positions of a part."""
+        found: list[Tensor] = []
+        n = 0
+        if self.planted is not None:
+            for block in self.planted.stream(positions, part).blocks():
+                found.append(block[site])
+            return torch.cat(found)[:positions]
+        assert self.source is not None and self.model is not None
+        for batch in self.source.batches(part, 256):
+            held = self.model.run(batch, capture=(site,))[site]
+            found.append(batch.flat(held).detach().cpu().float())
+            n += len(found[-1])
+            if n >= positions:
+                break
+        return torch.cat(found)[:positions]
+
+
+def subject(name: str, seed: int) -> Subject:
+    """Build an organism, or draw a world.
+
+    Raises:
+        UnknownName: there is none of that name.
+    """
+    if name in WORLDS:
+        return _world(name, seed)
+    if name == PROGRAM:
+        opened, known, rows = random_compiled(seed)
+        return Subject(name, known, opened, rows)
+    build = ORGANISMS.get(name)
+    model, truth = build(seed)
+    home, suffix = _home(build)
+    inputs = _beside(build, home, f"source{suffix}", model.module)
+    null = _beside(build, home, f"untrained{suffix}", model.module)
+    return Subject(
+        name,
+        truth,
+        model,
+        None if inputs is None else inputs(seed),
+        null,
+        None,
+        tuple({home, type(model.module).__module__}),
+    )
+
+
+def _home(build: Any) -> tuple[str, str]:
+    """The module of a builder and what its name ends in after ``build``."""
+    inner = build.func if isinstance(build, partial) else build
+    return str(inner.__module__), str(inner.__name__).removeprefix("build")
+
+
+def _beside(build: Any, home: str, wanted: str, module: nn.Module) -> Callable[..., Any] | None:
+    """A function of the builder's family: in its module, in one that module imports the network from, or bound likewise."""
+    first = importlib.import_module(home)
+    for place in (first, *_imports(first)):
+        found = vars(place).get(wanted)
+        if callable(found) and inspect.isfunction(found):
+            return partial(found, *build.args, **build.keywords) if isinstance(build, partial) else found
+    return None
+
+
+def _imports(module: Any) -> Iterator[Any]:
+    """Modules beside a builder's: some build in one file what another makes."""
+    package = str(module.__name__).rpartition(".")[0]
+    for name in NEIGHBOURS.get(str(module.__name__), ()):
+        yield importlib.import_module(f"{package}.{name}")
+
+
+NEIGHBOURS = {"prosect.organisms.superposition": ("toy",), "prosect.organisms.modular": ("grokked",)}
+"""Files whose organisms are registered in another."""
+
+
+def _world(name: str, seed: int) -> Subject:
+    from prosect.core.seeds import Seed
+    from prosect.organisms.synthetic import World, plant
+
+    planted = plant(World(**WORLDS[name]), Seed(seed).child("bench", name))
+    return Subject(name, planted.truth(), planted=planted, withheld=())
+
+
+WORLDS: dict[str, dict[str, Any]] = {
+    "world-plain": {
+        "features": 96,
+        "width": 32,
+        "most": 0.2,
+        "least": 0.01,
+        "exponent": 0.75,
+        "trees": 0,
+        "rank": 0,
+        "strengths": (1.0, 1.0),
+        "noise": 0.02,
+    },
+    "world-trees": {
+        "features": 128,
+        "width": 32,
+        "most": 0.2,
+        "least": 0.005,
+        "trees": 4,
+        "branching": 3,
+        "depth": 2,
+        "rank": 8,
+    },
+}
+"""Worlds of `prosect.organisms.synthetic` that are on the bench as organisms: name → its settings."""

@@ -1,0 +1,1 @@
+"""What methods are asked: one file for each task."""
