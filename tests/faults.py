@@ -18,7 +18,9 @@ from prosect.decompose.audit.case import Case, Effort
 from prosect.decompose.audit.sample import encoded, sampled
 from prosect.decompose.audit.wanted import wanted
 from prosect.decompose.dictionary import Dictionary, Weights
-from prosect.decompose.sparsity import Threshold
+from prosect.decompose.recipe import Recipe
+from prosect.decompose.sparsity import Threshold, TopK
+from prosect.decompose.streams import ArrayStream
 from prosect.model.model import Model
 
 FEATURES, WIDTH, OUTPUTS, ROWS = 24, 32, 48, 1200
@@ -207,6 +209,16 @@ def lacking(parts, dropped=(0, 1, 6, 7)):
     encoder, decoder = parts.dual.clone(), parts.directions.clone()
     encoder[list(dropped)] = 0.0
     return made(encoder, decoder)
+
+
+def trained(parts, dropped=()):
+    """A dictionary trained on what the network is given, without what some features add."""
+    features, _ = strengths("training", rows=150_000)
+    features[:, list(dropped)] = 0.0
+    asked = Dictionary(
+        "hidden", FEATURES, TopK(8), recipe=Recipe(batch=150, rate=5e-3), seed=Seed(30).child("trained")
+    )
+    return asked.fit(ArrayStream({"hidden": features @ parts.directions}))
 
 
 def strangers(parts):

@@ -11,11 +11,20 @@ from prosect.assay.spec import make_spec
 def foreseen(path):
     """The dry run of a finished run's own spec, and what that run counted: on explore, on the folds, gradients."""
     spec = make_spec(json.loads((path / "run.json").read_text())["spec"])
-    (row,) = forecast(spec)
+    rows = forecast(spec)
+    counted = (
+        "rows run on explore",
+        "rows run on the folds",
+        "rows with gradients",
+        "FLOPs",
+        "seconds, at least",
+    )
+    row = {name: sum(r[name] for r in rows) for name in counted}
     cost = json.loads((path / "metrics.json").read_text())["cost"]
     explore = cost.get("explore rows computed", 0) + cost.get("search rows computed", 0)
     gradients = sum(n for name, n in cost.items() if name.endswith("rows with gradients"))
-    return row, explore, cost["validate rows computed"], gradients
+    folds = cost["validate rows computed"] + cost.get("untrained rows", 0)
+    return row, explore, folds, gradients
 
 
 def hold(path, explore=0.02, folds=0.02):

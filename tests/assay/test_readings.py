@@ -48,7 +48,7 @@ rows = 32
 def run(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     (folder / "spec.toml").write_text(
-        SPEC.format(study=request.param, context=12 if request.param == "flow" else 32)
+        SPEC.format(study=request.param, context=8 if request.param == "flow" else 32)
     )
     assert main(["run", str(folder / "spec.toml"), "--out", str(folder / "run"), "--quiet"]) == 0
     return request.param, folder / "run"

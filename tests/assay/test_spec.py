@@ -7,10 +7,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import prosect
+from prosect.assay.decomposing import chosen
 from prosect.assay.presets import SPECS, VERBS, flattened, folder_of, known, name_of, organisms, resolve
 from prosect.assay.spec import Spec, dump, keys, make_spec, read_spec, to_toml
-from prosect.core.errors import BadInput, UnknownName
+from prosect.core.errors import BadInput, ProsectError, UnknownName
 from prosect.core.registries import DECOMPOSITIONS, ORGANISMS, PRESETS
+from prosect.core.seeds import Seed
+from prosect.decompose.objectives import (
+    L1,
+    BatchTopK,
+    Gated,
+    JumpReLU,
+    Matryoshka,
+    Pursued,
+    objective_of,
+)
 from tiny import HEADS
 
 words = st.text(st.characters(codec="utf-8"), max_size=30)
@@ -199,3 +210,31 @@ def test_a_command_goes_round_once_and_a_file_wins_over_its_settings(verb, tmp_p
 def test_a_command_that_does_not_exist_is_named():
     with pytest.raises(UnknownName, match="patch"):
         resolve("pylm", {}, "pach")
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "objective"),
+    [
+        ("batchtopk", {}, BatchTopK(5)),
+        ("matryoshka", {"prefixes": [8, 32]}, Matryoshka(5, (8, 32))),
+        ("pursuit", {}, Pursued(5)),
+        ("l1", {"weight": 0.3, "anneal_steps": 4}, L1(0.3, anneal_steps=4)),
+        ("gated", {}, Gated()),
+        ("jumprelu", {}, JumpReLU(5.0)),
+        ("jumprelu", {"target_l0": 2}, JumpReLU(2.0)),
+    ],
+)
+def test_a_spec_chooses_how_a_dictionary_is_trained_and_it_is_recorded(kind, given, objective):
+    asked = {"kind": kind, "width": 32, "active": 5, "objective": given}
+    spec = make_spec({"target": "pylm", "decompose": asked})
+    assert make_spec(tomllib.loads(to_toml(spec))) == spec
+    made = chosen(spec, "a", 8, Seed(0), "cpu")
+    assert made.trained_by == objective and made.name == f"{kind}@a"
+    assert objective_of(made.asked()["objective"]) == objective
+
+
+def test_parameters_that_a_way_of_training_does_not_have_are_refused():
+    for kind, match in (("l1", "bandwidth.*weight"), ("pca", "decompose.objective for pca")):
+        asked = {"kind": kind, "objective": {"bandwidth": 1.0}}
+        with pytest.raises(ProsectError, match=match):
+            chosen(make_spec({"target": "pylm", "decompose": asked}), "a", 8, Seed(0), "cpu")

@@ -7,6 +7,8 @@ import pytest
 
 from prosect.cli import organisms
 from prosect.core.registries import DECOMPOSITIONS, ORGANISMS, PRESETS
+from prosect.decompose.dictionary import Dictionary
+from prosect.decompose.objectives import OBJECTIVES
 from prosect.organisms import recorded
 from prosect.organisms.card import card
 from tiny import call
@@ -27,9 +29,14 @@ def test_presets_and_models(capsys):
 def test_organisms_and_methods(capsys):
     assert [r["organism"] for r in rows(capsys, "organisms")] == list(ORGANISMS)
     methods = rows(capsys, "methods")
-    assert {r["kind"] for r in methods} == {"decomposition", "description", "test"}
+    assert {r["kind"] for r in methods} == {"decomposition", "description", "test", "shape of a dictionary"}
     assert {r["name"] for r in methods if r["kind"] == "decomposition"} == set(DECOMPOSITIONS)
     assert all(r["about"] for r in methods)
+
+
+def test_every_way_of_training_a_dictionary_is_listed():
+    assert OBJECTIVES.keys() <= set(DECOMPOSITIONS)
+    assert {n for n in DECOMPOSITIONS if DECOMPOSITIONS.get(n) is Dictionary} == OBJECTIVES.keys()
 
 
 def test_sites_of_a_model(capsys):

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from forecasts import foreseen
 from prosect.cli import main
 from prosect.store.verify import verify
 from tiny import call, files, spawn
@@ -21,6 +22,14 @@ def test_a_run_with_refuted_claims_is_done(finished):
     assert verify(run).count > metrics["claims"]
 
 
+def test_the_dry_run_said_what_was_then_run(finished):
+    """Every head is looked at, taken out of its rows and compared: nothing is left to what explore finds."""
+    row, on_explore, on_folds, gradients = foreseen(finished[0])
+    assert on_explore == row["rows run on explore"] > 0
+    assert on_folds == row["rows run on the folds"] > 0
+    assert gradients == row["rows with gradients"] == 0
+
+
 def test_a_run_of_which_every_claim_is_refuted_is_done(specs, tmp_path, capsys):
     """No correlation exceeds another by two; that is a finding, not a failure."""
     spec = tmp_path / "strict.toml"
@@ -31,6 +40,11 @@ def test_a_run_of_which_every_claim_is_refuted_is_done(specs, tmp_path, capsys):
     assert code == 0
     verdicts = json.loads(out)["verdicts"]
     assert verdicts.keys() == {"refuted"}
+    row, on_explore, on_folds, _ = foreseen(
+        tmp_path / "run"
+    )  # how many rows a latent is active in shows later
+    assert on_explore <= row["rows run on explore"] <= 1.5 * on_explore
+    assert on_folds <= row["rows run on the folds"] <= 3 * on_folds
 
 
 def test_a_second_run_says_that_it_is_done_and_changes_nothing(finished, specs, capsys):

@@ -47,7 +47,9 @@ def test_settings_go_to_the_recipe_and_what_is_swept_is_in_the_name():
 
 def test_shapes():
     (joint,) = grid(("a", "b"), ONE, joint=True).values()
-    assert joint.reads == joint.writes == ("a", "b")
+    assert joint.reads == joint.writes == ("a", "b") and not joint.cross_layer
+    (layers,) = grid(("a", "b"), ONE, targets=("c", "d"), joint=True, cross_layer=True).values()
+    assert layers.cross_layer and layers.reads == ("a", "b") and layers.writes == ("c", "d")
     one, other = grid(("a", "b"), ONE, targets=("c", "d"), skip=True).values()
     assert (one.reads, one.writes, other.writes) == (("a",), ("c",), ("d",)) and one.skip
     (name,) = grid(("m/a",), ONE)
@@ -82,5 +84,7 @@ def test_a_default_gives_way_and_is_ignored_where_it_means_nothing():
 
 
 def test_targets_pair_with_sites():
+    with pytest.raises(BadInput, match="--joint"):
+        grid(("a", "b"), ONE, cross_layer=True)
     with pytest.raises(BadInput, match="--joint"):
         grid(("a", "b"), ONE, targets=("c",))

@@ -10,8 +10,11 @@ from prosect.core.errors import BadInput, Unsupported
 from prosect.core.seeds import Seed
 from prosect.decompose.dictionary import Dictionary, Weights
 from prosect.decompose.keep import load_decomposition, save_decomposition
+from prosect.decompose.objectives import Pursued
 from prosect.decompose.pursuit import Pursuit
+from prosect.decompose.recipe import Recipe
 from prosect.decompose.sparsity import Threshold, TopK
+from prosect.decompose.streams import ArrayStream
 
 
 def normal(*shape, seed=0):
@@ -111,3 +114,16 @@ def test_it_is_refused_where_it_has_no_meaning():
     w = Weights(normal(4, 3), normal(4), normal(3), normal(4, 3), normal(3))
     with pytest.raises(Unsupported, match="which has none"):
         Dictionary("x", 4, TopK(2)).with_weights(w, {"x": 3}).encoded_by(Threshold())
+
+
+def test_a_dictionary_for_pursuit_is_trained_as_topk_and_encoded_by_pursuit():
+    x = normal(256, 6)
+    recipe = Recipe(batch=64, rate=3e-3)
+    plain = Dictionary("x", 16, TopK(3), recipe=recipe).fit(ArrayStream({"x": x}))
+    made = Dictionary("x", 16, Pursued(3), recipe=recipe).fit(ArrayStream({"x": x}))
+    assert torch.equal(made.decoder_, plain.decoder_) and torch.equal(made.encoder_, plain.encoder_)
+    assert made.sparsity == Pursuit(3) and made.name == "pursuit@x"
+    expected = plain.encoded_by(Pursuit(3)).encode({"x": x})
+    torch.testing.assert_close(made.encode({"x": x}).dense(), expected.dense())
+    again = Dictionary.from_state(*made.state())
+    torch.testing.assert_close(again.encode({"x": x}).dense(), expected.dense())

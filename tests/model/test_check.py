@@ -35,6 +35,7 @@ def moved(model, name, to):
     """``name`` made to lie where ``to`` lies."""
     entries = model.sites._entries
     entries[name] = replace(entries[name], place=entries[to].place)
+    model.sites._asked.clear()
 
 
 WRONG = [
@@ -68,6 +69,7 @@ def test_a_stream_that_is_not_written_through_is_caught(network):
     model = Model.of(network("gpt2"), check=False)
     entry = model.sites._entries["resid_mid.0"]
     model.sites._entries["resid_mid.0"] = replace(entry, place=replace(entry.place, through=False))
+    model.sites._asked.clear()
     assert model.check().failed == {"resid_mid.0": "streams"}
 
 

@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from prosect.assay.spec import Spec
-from prosect.core.errors import UnknownName
+from prosect.assay.work import extent, upto
+from prosect.core.errors import BadInput, UnknownName
 from prosect.core.exhibits import Figure, FigureTable
 from prosect.core.records import Measured
 from prosect.core.registries import DECOMPOSITIONS
@@ -17,6 +18,7 @@ from prosect.decompose.activations import harvest
 from prosect.decompose.contract import Decomposition
 from prosect.decompose.dictionary import Dictionary
 from prosect.decompose.linear import Ica, KMeans, Neurons, Nmf, Pca, RandomDirections, Svd
+from prosect.decompose.objectives import OBJECTIVES, objective_named
 from prosect.decompose.quality import measure
 from prosect.decompose.recipe import Recipe
 from prosect.decompose.sparsity import TopK
@@ -35,14 +37,32 @@ def chosen(spec: Spec, site: str, width: int, seed: Seed, device: str) -> Decomp
         device: where a dictionary is trained.
 
     Raises:
-        UnknownName: there is no decomposition of that kind for one site.
+        UnknownName: there is no decomposition of that kind for one site, or no such parameter of its objective.
+        BadInput: parameters of an objective for what has none.
     """
     asked = spec.decompose
+    if asked.objective and asked.kind not in OBJECTIVES:
+        raise BadInput(
+            f"decompose.objective for {asked.kind}, which is not trained",
+            "no parameters",
+            ", ".join(OBJECTIVES),
+        )
     parts = min(asked.width, width)
     match asked.kind:
-        case "topk":
+        case kind if kind in OBJECTIVES:
             recipe = Recipe(batch=asked.batch, rate=asked.rate or None)
-            return Dictionary(site, asked.width, TopK(asked.active), recipe=recipe, seed=seed, device=device)
+            objective = objective_named(
+                kind, asked.objective, {"k": asked.active, "target_l0": float(asked.active)}
+            )
+            return Dictionary(
+                site,
+                asked.width,
+                objective.after,
+                recipe=recipe,
+                seed=seed,
+                device=device,
+                objective=None if kind == TopK.name else objective,
+            )
         case "neurons":
             return Neurons(site)
         case "pca":
@@ -89,6 +109,8 @@ def fit(
             workspace / "activations",
             rows=subject.rows,
         )
+        # counted and not metered: a harvest that was killed goes on where it stopped, and has cost as much
+        subject.add("explore", extent(subject.batches("explore")).rows * upto(subject.model, [site]))
         blank = chosen(spec, site, stream.widths[site], seed, str(subject.model.device))
         epochs = max(1, math.ceil(spec.decompose.tokens / len(stream)))
         shuffled = stream.shuffled(seed.child("shuffle"), epochs=epochs)
@@ -109,7 +131,9 @@ def fit(
         }
 
     tensors, about = run.tensor_step(name, inputs, make)
-    kind.append(type(chosen(spec, site, 1, seed, "cpu")) if spec.decompose.kind != "topk" else Dictionary)
+    kind.append(
+        type(chosen(spec, site, 1, seed, "cpu")) if spec.decompose.kind not in OBJECTIVES else Dictionary
+    )
     fitted = kind[0].from_state(tensors, about["state"])
     n = about["positions"]
     rows = [

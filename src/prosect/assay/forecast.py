@@ -51,7 +51,7 @@ def _row(spec: Spec, study: Study, fresh: bool) -> dict[str, Json]:
     subject = study.subject
     parts = _parts(subject)
     opened = {"sealed"} if spec.validate_.seal else set()
-    opened |= {"explore", *(f"validate.{i}" for i in range(spec.validate_.rounds))}
+    opened |= {"explore", "shift", *(f"validate.{i}" for i in range(spec.validate_.rounds))}
     used = {p: e for p, e in parts.items() if p in opened}
     planned, test = study.planned(used), folds(used)
     reading = (Work("reading each fold", float(test.rows), test.length),) if fresh else ()

@@ -180,7 +180,7 @@ def flattened(changes: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested tables as dotted keys."""
     out: dict[str, Any] = {}
     for key, value in changes.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and value:
             out |= flattened(value, f"{prefix}{key}.")
         else:
             out[f"{prefix}{key}"] = value

@@ -56,7 +56,10 @@ class Decompose(Record):
     kind: str = Field("topk", description="decomposition to study (prosect ls methods)")
     site: str = Field("", description="site to decompose; empty: the middle of the network")
     width: int = Field(1024, ge=1, description="components")
-    active: int = Field(24, ge=1, description="components active at once, k")
+    active: int = Field(24, ge=1, description="components active at once, k; what a jumprelu aims at")
+    objective: dict[str, int | float | tuple[int, ...]] = Field(
+        {}, description="parameters of how a dictionary is trained, such as weight for l1 or jumprelu"
+    )
     tokens: int = Field(400_000, ge=1, description="activations to train on, repeats included")
     batch: int = Field(1024, ge=1, description="activations in a training step")
     rate: float = Field(0.0, ge=0, description="learning rate; 0: by the width")
@@ -339,5 +342,7 @@ def _value(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, list):
         return "[" + ", ".join(_value(v) for v in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{k} = {_value(v)}" for k, v in value.items()) + "}"
     text = json.dumps(value, ensure_ascii=False)  # TOML strings and numbers are JSON's,
     return text.replace("\x7f", "\\u007f")  # but for one control character

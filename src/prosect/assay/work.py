@@ -9,8 +9,10 @@ import numpy as np
 
 from prosect.assay.spec import Spec
 from prosect.data.batch import Batch
+from prosect.decompose.objectives import OBJECTIVES
 from prosect.model import Model
 from prosect.model.edits import Edit
+from prosect.model.run import reach
 from prosect.model.sweep import FEWEST, expected
 
 
@@ -70,15 +72,39 @@ TRAINING = 6
 
 def fitting(spec: Spec, width: int, positions: int) -> float:
     """FLOPs of fitting a decomposition; those that are not trained step by step cost next to nothing."""
-    if spec.decompose.kind != "topk":
+    if spec.decompose.kind not in OBJECTIVES:
         return 0.0
     return float(TRAINING * spec.decompose.width * width * max(spec.decompose.tokens, positions))
 
 
-def folds(parts: Mapping[str, Extent]) -> Extent:
-    """All parts that claims are tested on."""
-    some = [e for p, e in parts.items() if p.startswith(("validate", "sealed"))]
+def tested(parts: Mapping[str, Extent], rounds: int | None = None) -> dict[str, Extent]:
+    """The parts that claims are tested on: the folds of the first rounds, or of all, and the sealed split."""
+    known = [f"validate.{i}" for i in range(rounds)] if rounds is not None else None
+    return {
+        p: e
+        for p, e in parts.items()
+        if p == "sealed" or (p.startswith("validate") and (known is None or p in known))
+    }
+
+
+def folds(parts: Mapping[str, Extent], rounds: int | None = None) -> Extent:
+    """All parts that claims are tested on, as one; see `tested`."""
+    some = tested(parts, rounds).values()
     return Extent(sum(e.rows for e in some), sum(e.positions for e in some))
+
+
+def upto(model: Model, sites: Sequence[str]) -> float:
+    """How much of a pass runs until the last of these sites was read; all of it where blocks mean nothing."""
+    layers = model.n_layers
+    return (
+        max((reach(model.sites.site(s), layers) for s in sites), default=layers) / layers if layers else 1.0
+    )
+
+
+def behind(model: Model, site: str) -> float:
+    """How much of a pass an edit at this site takes, which begins at the last block that it does not reach."""
+    begin = model.before(site)
+    return 1.0 if begin is None else 1.0 - (begin + 1) / (model.n_layers or 1)
 
 
 def extent(batches: Iterable[Batch]) -> Extent:

@@ -92,8 +92,18 @@ def fit(
         bool, typer.Option("--joint", help="one dictionary over all sites (crosscoder), not one for each")
     ] = False,
     skip: Annotated[bool, typer.Option("--skip", help="with a linear path around the latents")] = False,
+    cross_layer: Annotated[
+        bool,
+        typer.Option(
+            "--cross-layer", help="with --joint: a latent reads one site, and writes it and later ones"
+        ),
+    ] = False,
     kind: Annotated[
-        str, typer.Option(help="how it is trained: topk, batchtopk, matryoshka, l1, gated or jumprelu")
+        str,
+        typer.Option(
+            help="how it is trained: topk, batchtopk, matryoshka, l1, gated, jumprelu, or pursuit (topk, then "
+            "encoded by matching pursuit)"
+        ),
     ] = "topk",
     latents: Annotated[int | None, typer.Option(help="latents")] = None,
     k: Annotated[int | None, typer.Option(help="latents active at once, for kinds that fix that")] = None,
@@ -156,6 +166,7 @@ def fit(
             writes=tuple(writes or ()),
             joint=joint,
             skip=skip,
+            cross_layer=cross_layer,
             settings={"kind": kind, "latents": latents, "k": k},
             more=tuple(set_ or ()),
             sweep=sweep or "",

@@ -33,6 +33,7 @@ class Asked:
         writes: to write; none for those it reads.
         joint: one dictionary over all sites.
         skip: a linear path around the latents.
+        cross_layer: a latent reads its layer, and writes it and later ones.
         settings: kind, latents, k; None for the target's own.
         more: further settings, NAME=VALUE.
         sweep: several values for some.
@@ -49,6 +50,7 @@ class Asked:
     writes: tuple[str, ...]
     joint: bool
     skip: bool
+    cross_layer: bool
     settings: Mapping[str, Any]
     more: tuple[str, ...]
     sweep: str
@@ -100,7 +102,7 @@ def _command(
     opening = {"data.explore_windows": ALL, **{k: v for k, v in changes.items() if v is not None}}
     spec = resolve(target, opening)
     settings = {**_settings(spec, asked.settings), **more}
-    options: dict[str, Any] = {"joint": asked.joint, "skip": asked.skip}
+    options: dict[str, Any] = {"joint": asked.joint, "skip": asked.skip, "cross_layer": asked.cross_layer}
     options["defaults"] = {"k": spec.decompose.active}
     grid(
         asked.sites or ("site",), settings, sweep, asked.writes, **options

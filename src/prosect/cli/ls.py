@@ -9,6 +9,15 @@ from prosect.cli.show import table
 from prosect.core.errors import BadInput, UnknownName
 from prosect.core.registries import DECOMPOSITIONS, DESCRIPTIONS, ORGANISMS, PRESETS, TESTS
 
+SHAPES = {
+    "transcoder": "a dictionary that writes another site than it reads (prosect fit --site A --writes B)",
+    "skip transcoder": "the same with a linear path around the latents (prosect fit --writes B --skip)",
+    "crosscoder": "one dictionary that reads and writes several sites (prosect fit --site A --site B --joint)",
+    "cross-layer transcoder": "one whose latents read a layer, and write it and later ones (prosect fit --site A "
+    "--site B --writes C --writes D --joint --cross-layer)",
+}
+"""What a sparse dictionary of any kind is called by what it reads and writes, and how it is asked for."""
+
 
 def command(
     what: str, targets: Sequence[str], *, check: bool = False, as_json: bool = False, quiet: bool = False
@@ -54,6 +63,7 @@ def command(
             )
             for n in registry
         ]
+        rows += [{"kind": "shape of a dictionary", "name": n, "about": about} for n, about in SHAPES.items()]
     elif what == "sites":
         if not targets:
             raise BadInput("no model", "whose sites to list", "prosect ls sites organism:induction")

@@ -211,6 +211,27 @@ DECOMPOSITIONS = Registry(
         "nmf": ("prosect.decompose.linear:Nmf", "non-negative matrix factorisation, signs split"),
         "kmeans": ("prosect.decompose.linear:KMeans", "cluster centres"),
         "topk": ("prosect.decompose.dictionary:Dictionary", "sparse dictionary, the k largest latents"),
+        "batchtopk": (
+            "prosect.decompose.dictionary:Dictionary",
+            "sparse dictionary, the k largest latents for each position of a batch, on average",
+        ),
+        "matryoshka": (
+            "prosect.decompose.dictionary:Dictionary",
+            "sparse dictionary whose first latents reconstruct by themselves",
+        ),
+        "pursuit": (
+            "prosect.decompose.dictionary:Dictionary",
+            "sparse dictionary, codes found one after another by matching pursuit",
+        ),
+        "l1": ("prosect.decompose.dictionary:Dictionary", "sparse dictionary, the sum of codes penalised"),
+        "gated": (
+            "prosect.decompose.dictionary:Dictionary",
+            "sparse dictionary, whether a latent fires apart from how much",
+        ),
+        "jumprelu": (
+            "prosect.decompose.dictionary:Dictionary",
+            "sparse dictionary, a learned threshold for each latent",
+        ),
     },
 )
 DESCRIPTIONS = Registry(

@@ -17,6 +17,7 @@ from prosect.core.canonical import Json
 from prosect.core.errors import TooLittleData
 from prosect.decompose.dictionary import Weights
 from prosect.decompose.objective import Objective
+from prosect.decompose.pursuit import Pursuit
 from prosect.decompose.ranks.dealt import ALONE, Ranks
 from prosect.decompose.ranks.firing import firing
 
@@ -86,7 +87,12 @@ def calibrated(
     if objective.calibrated and objective.target is not None:
         threshold = threshold_for(lambda: parts(deciding), len(deciding), objective.target, ranks)
         weights = replace(weights, threshold=torch.full_like(weights.bias, threshold))
-    fired = sum(_fired(objective, pre, weights.threshold, ranks) for pre in parts(judging))
+    if isinstance(objective.after, Pursuit):
+        left = torch.split(judging - weights.offset, max(1, CHUNK // len(weights.bias)))
+        codes = (objective.after.pursue(rows, weights.decoder) for rows in left)
+        fired = float(sum((found.dense() > 0).sum() for found in codes))
+    else:
+        fired = sum(_fired(objective, pre, weights.threshold, ranks) for pre in parts(judging))
     return weights, {
         "l0": fired / len(judging),
         "target_l0": objective.target,

@@ -12,7 +12,7 @@ from prosect.core.canonical import Json
 from prosect.core.errors import BadInput, UnknownName
 from prosect.core.seeds import Seed
 from prosect.decompose.dictionary import Dictionary
-from prosect.decompose.objectives import OBJECTIVES
+from prosect.decompose.objectives import OBJECTIVES, fitting, objective_named
 from prosect.decompose.recipe import DEFAULT, Recipe
 
 OWN = ("kind", "latents", "seed")
@@ -48,6 +48,7 @@ def grid(
     skip: bool = False,
     recipe: Recipe = DEFAULT,
     device: str = "cpu",
+    cross_layer: bool = False,
     defaults: Mapping[str, Json] | None = None,
 ) -> dict[str, Dictionary]:
     """Dictionaries for each site and each combination of a sweep's values, by name.
@@ -62,12 +63,15 @@ def grid(
         skip: with a linear path around the latents.
         recipe: what the recipe's fields are where no setting says otherwise.
         device: where they are trained.
+        cross_layer: the sites of a joint dictionary are layers (a cross-layer transcoder; see `Dictionary`).
         defaults: parameters of kinds that have them, where no setting says otherwise; others ignore them.
 
     Raises:
         BadInput: a value does not fit, or targets do not pair with sites.
         UnknownName: there is no such setting or kind.
     """
+    if cross_layer and not joint:
+        raise BadInput("a cross-layer transcoder for each site", "one over all of them", "--joint")
     over = dict(sweep or {})
     pairs = _pairs(sites, targets, joint)
     out: dict[str, Dictionary] = {}
@@ -76,7 +80,7 @@ def grid(
             chosen = {**settings, **dict(zip(over, values, strict=True))}
             own = _parameters(str(chosen.get("kind", "topk")))
             chosen = {n: v for n, v in (defaults or {}).items() if n in own} | chosen
-            made = _dictionary(read, written, chosen, skip, recipe, device)
+            made = _dictionary(read, written, chosen, skip, recipe, device, cross_layer)
             kind = str(chosen.get("kind", "topk"))
             said = dict.fromkeys(("latents", *own, *(n for n in over if n not in OWN), "seed"))
             words = [f"{name}{chosen[name]}" for name in said if name in chosen]
@@ -106,6 +110,7 @@ def _dictionary(
     skip: bool,
     recipe: Recipe,
     device: str,
+    cross_layer: bool,
 ) -> Dictionary:
     kind = chosen.get("kind", "topk")
     own = _parameters(str(kind))
@@ -114,9 +119,9 @@ def _dictionary(
     changes: dict[str, Any] = {}
     for name, value in chosen.items():
         if name in own:
-            parameters[name] = _fitting(own[name], value)
+            parameters[name] = value
         elif name in training:
-            changes[name] = _fitting(training[name], value)
+            changes[name] = fitting(training[name], value)
         elif name not in OWN:
             raise UnknownName("setting", name, [*OWN, *own, *training])
     for name in ("latents", "seed"):
@@ -124,12 +129,7 @@ def _dictionary(
             raise BadInput(f"{name} = {chosen[name]!r}", "a whole number")
     if "latents" not in chosen:
         raise BadInput("a dictionary of no said size", "latents", "latents=1024")
-    try:
-        objective = OBJECTIVES[kind](**parameters)
-    except TypeError as error:
-        raise BadInput(
-            f"{', '.join(parameters) or 'nothing'} for a {kind} dictionary ({error})", ", ".join(own)
-        ) from error
+    objective = objective_named(str(kind), parameters)
     return Dictionary(
         read,
         chosen["latents"],
@@ -140,6 +140,7 @@ def _dictionary(
         seed=Seed(chosen.get("seed", 0)).child("fit"),
         device=device,
         objective=objective,
+        cross_layer=cross_layer,
     )
 
 
@@ -148,18 +149,6 @@ def _parameters(kind: str) -> dict[str, Field[Any]]:
     if kind not in OBJECTIVES:
         raise UnknownName("kind of dictionary", kind, OBJECTIVES)
     return {f.name: f for f in fields(OBJECTIVES[kind])}  # type: ignore[arg-type]  # all are dataclasses
-
-
-def _fitting(field: Field[Any], value: Json) -> Json:
-    """A number as the field's type has it; anything else as it is, for the field's owner to judge."""
-    wanted = str(field.type)
-    if isinstance(value, int) and not isinstance(value, bool) and "float" in wanted and "int" not in wanted:
-        return float(value)
-    if isinstance(value, float) and "int" in wanted and "float" not in wanted:
-        raise BadInput(f"{field.name} = {value}", "a whole number")
-    if isinstance(value, str) and "str" not in wanted and "Literal" not in wanted:
-        raise BadInput(f"{field.name} = {value!r}", "a number")
-    return value
 
 
 def _value(text: str) -> Json:

@@ -221,10 +221,10 @@ def recovery(
         raise BadInput(f"{len(directions)} directions and {len(features)} features", "at least one of each")
     cosines = _unit(features) @ _unit(directions).T
     if signed:
-        cosines = cosines.abs()
-    at_feature, at_latent = (
-        torch.from_numpy(i) for i in linear_sum_assignment(cosines.numpy(), maximize=True)
-    )
+        cosines.abs_()
+    # turned round in place: asked to maximise, SciPy would make a second matrix of that size, 2 GiB for 16k latents
+    at_feature, at_latent = (torch.from_numpy(i) for i in linear_sum_assignment(cosines.neg_().numpy()))
+    cosines.neg_()
     match = torch.full((len(features),), -1, dtype=torch.long)
     match[at_feature] = at_latent
     found = torch.zeros(len(features), dtype=torch.float64)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from prosect.core.errors import BadInput, ShapeMismatch, TooLittleData, Unsupported
+from prosect.core.errors import BadInput, ShapeMismatch, Unsupported
 from prosect.core.progress import Step, say
 from prosect.core.progress import step as progress_step
 from prosect.decompose.base import needed
@@ -23,7 +23,7 @@ from prosect.decompose.dictionary import Dictionary
 from prosect.decompose.ranks.checkpoints import keep
 from prosect.decompose.ranks.dealt import ALONE, Ranks
 from prosect.decompose.streams import batches, first
-from prosect.decompose.train import NOTES, asked_of, finished, resumed
+from prosect.decompose.train import NOTES, asked_of, finished, resumed, steps_over
 from prosect.decompose.trainer import Trainer
 
 PAUSE = 60.0
@@ -116,13 +116,7 @@ def train_together(
         Unsupported: one of them is to be trained end to end.
     """
     rows = batch_rows(dictionaries.values())
-    steps = len(stream) // rows
-    if steps < 1:
-        raise TooLittleData(
-            f"{len(stream):,} positions to train on",
-            f"at least one batch of {rows:,}",
-            "more positions, or a smaller batch",
-        )
+    steps = steps_over(stream, rows, ", ".join(dictionaries))
     through = [name for name, d in dictionaries.items() if d.recipe.end_to_end]
     if through:
         raise Unsupported(f"{through[0]}, trained end to end beside others", "Dictionary.fit, one by one")

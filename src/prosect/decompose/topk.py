@@ -12,6 +12,7 @@ from torch import Tensor
 
 from prosect.decompose.kernels import Picks, decode
 from prosect.decompose.objective import Chosen, Objective, Outcome, Step, require
+from prosect.decompose.pursuit import Pursuit
 from prosect.decompose.ranks.dealt import ALONE, Ranks
 from prosect.decompose.screening import screened, screened_of_all, worthwhile
 from prosect.decompose.sparsity import Sparsity, Threshold, TopK
@@ -61,6 +62,25 @@ class EachTopK(Objective):
             return None
         found = screened(x, encoder, bias, self.k)
         return Chosen(Picks.fixed(found.indices, len(encoder)), found.values.reshape(-1))
+
+
+@dataclass(frozen=True)
+class Pursued(EachTopK):
+    """Trained as the k largest at each position, encoded by k rounds of matching pursuit afterwards.
+
+    Training needs an encoder, which finds all latents at once; what it learned to write can be searched with more
+    care (`Pursuit`, for the sources). Codes found so need the decoder alone.
+
+    Args:
+        k: rounds, and latents at each position while training.
+    """
+
+    name: ClassVar[str] = "pursuit"
+
+    @property
+    def after(self) -> Sparsity:
+        """Pursuit of as many rounds."""
+        return Pursuit(self.k)
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,22 @@ def train(
     return finished(trainer, stream, fresh)
 
 
+def steps_over(stream: ActivationStream, rows: int, what: str) -> int:
+    """Training steps of so many rows that a stream has.
+
+    Raises:
+        TooLittleData: not one; ``what`` is to be trained.
+    """
+    steps = len(stream) // rows
+    if steps < 1:
+        raise TooLittleData(
+            f"{len(stream):,} positions to train {what} on",
+            f"at least one batch of {rows:,}",
+            "more positions, more epochs, or a smaller batch",
+        )
+    return steps
+
+
 def trainer_for(dictionary: Dictionary, stream: ActivationStream, ranks: Ranks = ALONE) -> Trainer:
     """What trains it on that stream, not started yet.
 
@@ -89,14 +105,7 @@ def trainer_for(dictionary: Dictionary, stream: ActivationStream, ranks: Ranks =
         from prosect.decompose.through import ThroughTrainer
 
         return ThroughTrainer(dictionary, stream, ranks)
-    rows = dictionary.recipe.batch
-    steps = len(stream) // rows
-    if steps < 1:
-        raise TooLittleData(
-            f"{len(stream):,} positions for {dictionary.name}",
-            f"at least one batch of {rows:,}",
-            "more positions, more epochs, or a smaller batch",
-        )
+    steps = steps_over(stream, dictionary.recipe.batch, dictionary.name)
     return Trainer(dictionary, {site: stream.widths[site] for site in sites}, steps, ranks)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 _NAMED = ("logits", "last_hidden_state")
+_SEQUENCE = (tuple, list)  # made once: a union of types is made anew whenever it is written
 
 
 def main_output(output: object) -> Tensor | None:
@@ -21,17 +22,17 @@ def main_output(output: object) -> Tensor | None:
     """
     if isinstance(output, Tensor):
         return output
-    if isinstance(output, Mapping):
+    if isinstance(output, _SEQUENCE):
+        for part in output:
+            inner = main_output(part)
+            if inner is not None:
+                return inner
+    elif isinstance(output, Mapping):
         for name in _NAMED:
             if isinstance(output.get(name), Tensor):
                 found: Tensor = output[name]
                 return found
         return main_output(tuple(output.values()))
-    if isinstance(output, tuple | list):
-        for part in output:
-            inner = main_output(part)
-            if inner is not None:
-                return inner
     return None
 
 

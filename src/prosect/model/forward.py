@@ -41,12 +41,15 @@ def _training(module: nn.Module) -> list[nn.Module]:
 
     A plain walk: `nn.Module.modules` names every module on the way, which a pass of a small model would notice.
     """
-    found, every = [], [module]
+    found: list[nn.Module] = []
+    every: list[nn.Module | None] = [module]
     for m in every:  # which grows on the way
+        if m is None:
+            continue
         if m.training:
             found.append(m)
         if m._modules:
-            every += [child for child in m._modules.values() if child is not None]
+            every.extend(m._modules.values())
     return found
 
 
@@ -63,6 +66,7 @@ class Forward:
         self.names = tuple(
             name for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
         )
+        self._known = frozenset(self.names)
         self.takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
         self.fixed: dict[str, Any] = {"use_cache": False} if "use_cache" in self.names else {}
 
@@ -83,14 +87,14 @@ class Forward:
         Raises:
             BadInput: the batch holds a tensor that the forward has no name for.
         """
-        unknown = [name for name in batch.tensors if name not in self.names and not self.takes_any]
-        if unknown:
+        if not self.takes_any and not batch.tensors.keys() <= self._known:
+            unknown = [name for name in batch.tensors if name not in self._known]
             raise BadInput(
                 f"tensors {', '.join(unknown)} for {type(self.module).__name__}",
                 f"some of {', '.join(self.names)}",
             )
         given: dict[str, Any] = {**self.fixed, **batch.tensors}
-        takes_mask = "attention_mask" in self.names and "attention_mask" not in batch.tensors
+        takes_mask = "attention_mask" in self._known and "attention_mask" not in batch.tensors
         if takes_mask and batch.mask is not None and not bool(batch.mask.all()):
             given["attention_mask"] = batch.mask.long()
         return given

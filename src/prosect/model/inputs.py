@@ -182,14 +182,21 @@ class Right:
         if self.batch() is not batch or self.device != device:
             return False
         now = _held(batch)
-        return len(now) == len(self.tensors) and all(
-            was() is t and version is not None and version == _version(t)
-            for t, (was, version) in zip(now, self.tensors, strict=True)
-        )
+        if len(now) != len(self.tensors):
+            return False
+        for t, (was, version) in zip(now, self.tensors, strict=True):
+            if was() is not t or version is None or version != _version(t):
+                return False
+        return True
 
 
 def _held(batch: Batch) -> list[Tensor]:
-    return [*batch.tensors.values(), *(t for t in (batch.mask, batch.special) if t is not None)]
+    held = [*batch.tensors.values()]
+    if batch.mask is not None:
+        held.append(batch.mask)
+    if batch.special is not None:
+        held.append(batch.special)
+    return held
 
 
 def _version(tensor: Tensor) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,7 @@ from prosect.model.boundary import main_output
 from prosect.model.edits import Edit
 from prosect.model.forward import Forward, settled
 from prosect.model.meter import Meter
-from prosect.model.sitemap import SiteMap
+from prosect.model.sitemap import Place, SiteMap, Wanted
 from prosect.model.sites import Site
 from prosect.model.taps import Stop, Taps
 from prosect.model.trace import Trace
@@ -97,20 +97,19 @@ class Runner:
                 "one pass at a time",
                 "edits of one run",
             )
-        wanted = [self.sites.site(name) for name in ([capture] if isinstance(capture, str) else capture)]
+        wanted = self.sites.wanted(capture)
         positions = None if batch.mask is None else int(batch.mask.shape[1])
         arguments = self.forward.arguments(batch)
         counted = False
         while True:
-            taps = Taps([b for b, _ in blocks], len(batch), positions, grad, self._overwritten, stop_early)
-            for site in wanted:
-                taps.read(site if site.head is None else site.whole, self.sites.entry(site))
+            rows = [b for b, _ in blocks]
+            taps = Taps(wanted, rows, len(batch), positions, grad, self._overwritten, stop_early)
             for block, edits in blocks:
                 for bound in edits:
                     taps.edit(block, bound)
             output, stopped = self._once(taps, arguments, grad, routed)
             if not counted:  # a second time is for a site that was found out to be overwritten, once for all
-                share = self._share(wanted, stopped, skipped)
+                share = self._share(wanted if stopped else {}, skipped)
                 self.meter.add(share * len(batch), share * len(batch) if grad else 0.0)
                 counted = True
             if not stopped:
@@ -120,12 +119,12 @@ class Runner:
                 return Passed({name: got.value for name, got in taps.got.items()}, output, stopped)
             self._overwritten |= written
 
-    def _share(self, wanted: Sequence[Site], stopped: bool, skipped: int) -> float:
-        """How much of a whole pass one was, in blocks: one that stopped ran up to the last site that was read."""
+    def _share(self, wanted: Mapping[Place, Sequence[Wanted]], skipped: int) -> float:
+        """How much of a whole pass one was, in blocks: up to the last site wanted, all of it where that is none."""
         layers = self.sites.layers
         if not layers:
             return 1.0
-        reached = layers if not stopped else max((_reach(s, layers) for s in wanted), default=layers)
+        reached = max((reach(w.site, layers) for sites in wanted.values() for w in sites), default=layers)
         return max(reached - skipped, 0) / layers
 
     def check_finite(self, passed: Passed, batch: Batch) -> None:
@@ -134,10 +133,12 @@ class Runner:
         Raises:
             NotFinite: the first site that holds one is named, with its rows.
         """
-        every = (*passed.values.values(), *(() if passed.output is None else (passed.output,)))
+        every = {id(t): t for t in passed.values.values()}  # what leaves a block is what enters the next
+        if passed.output is not None:
+            every[id(passed.output)] = passed.output
         with torch.no_grad():
-            finite = all(math.isfinite(t.sum().item()) for t in every if t.is_floating_point())
-        if finite:
+            sums = [t.sum().item() for t in every.values() if t.is_floating_point()]
+        if math.isfinite(sum(sums)):
             return  # a sum is finite only if every term is
         for name, value in passed.values.items():
             layout = self.sites.entry(self.sites.site(name)).info.layout
@@ -167,8 +168,8 @@ class Passed:
     stopped: bool
 
 
-def _reach(site: Site, layers: int) -> int:
-    """How many blocks run before a site is met."""
+def reach(site: Site, layers: int) -> int:
+    """How many of a model's blocks have run when a site is met."""
     if site.kind == "embeddings":
         return 0
     if site.layer is None or site.layer >= layers:

@@ -6,7 +6,7 @@ self-check measured that what lies there is not what the name means.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -94,6 +94,14 @@ class Entry:
     factor: float = 1.0
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """A site to read, all heads of it."""
+
+    site: Site
+    entry: Entry
+
+
 class SiteMap:
     """Which sites a model has.
 
@@ -128,6 +136,7 @@ class SiteMap:
         self._widths = dict(widths or {})
         self._traits: frozenset[Trait] = frozenset(traits)
         self._known: dict[str, Site] = {}  # names resolved so far
+        self._asked: dict[tuple[str, ...], dict[Place, list[Wanted]]] = {}  # and lists of them
 
     def names(self, paths: bool = False) -> tuple[str, ...]:
         """Canonical names in the order of the forward pass, layer by layer.
@@ -148,6 +157,7 @@ class SiteMap:
         """Serve ``name`` no more: what lies there is not what the name means."""
         self._refused[name] = why
         self._known.clear()
+        self._asked.clear()
 
     def site(self, name: str) -> Site:
         """The parsed site that ``name`` stands for on this model.
@@ -159,6 +169,24 @@ class SiteMap:
         if name not in self._known:
             self._known[name] = self._find(name)
         return self._known[name]
+
+    def wanted(self, names: Sequence[str]) -> Mapping[Place, Sequence[Wanted]]:
+        """What is to be read where, for a list of names or one; each list is gathered once.
+
+        Raises:
+            UnknownName: nothing has that name.
+            Unsupported: this model does not have it.
+        """
+        key = (names,) if isinstance(names, str) else tuple(names)
+        if key not in self._asked:
+            sites = [self.site(name) for name in key]
+            whole = {site.whole.name: site.whole for site in sites}
+            gathered: dict[Place, list[Wanted]] = {}
+            for site in whole.values():
+                entry = self.entry(site)
+                gathered.setdefault(entry.place, []).append(Wanted(site, entry))
+            self._asked[key] = gathered
+        return self._asked[key]
 
     def _find(self, name: str) -> Site:
         alias = None if name in self._modules else from_transformerlens(name)

@@ -6,8 +6,8 @@ as long as the pass: they are removed whatever happens in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from prosect.core.errors import BadInput, ShapeMismatch, Unsupported
 from prosect.model.apply import Block, Bound, make
 from prosect.model.attention import routed
 from prosect.model.boundary import main_input, main_output, with_main_input, with_main_output
-from prosect.model.sitemap import Entry, Place
+from prosect.model.sitemap import Entry, Place, Wanted
 from prosect.model.sites import Layout, Site
 
 
@@ -26,20 +26,12 @@ class Stop(Exception):
     """Raised inside a pass when everything wanted has been read; never leaves `model.run`."""
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """A site to read."""
-
-    site: Site
-    entry: Entry
-
-
 @dataclass
 class Tap:
     """Everything that happens at one place during one pass."""
 
     place: Place
-    wanted: list[Wanted] = field(default_factory=list)
+    wanted: Sequence[Wanted] = ()
     edits: list[tuple[Block, Bound]] = field(default_factory=list)
     fired: int = 0
 
@@ -61,6 +53,7 @@ class Taps:
     """The taps of one pass.
 
     Args:
+        wanted: the sites to read, by where they lie.
         blocks: the rows of the pass, cut by which edits they get; none where there are no edits.
         rows: how many rows the pass has.
         positions: length of the axis of positions; None for inputs without positions.
@@ -71,6 +64,7 @@ class Taps:
 
     def __init__(
         self,
+        wanted: Mapping[Place, Sequence[Wanted]],
         blocks: Sequence[Block],
         rows: int,
         positions: int | None,
@@ -80,27 +74,15 @@ class Taps:
     ) -> None:
         self.blocks, self.rows, self.positions = blocks, rows, positions
         self.grad, self.clone, self.stop = grad, clone, stop
-        self.taps: dict[Place, Tap] = {}
+        self.taps = {place: Tap(place, sites) for place, sites in wanted.items()}
         self.got: dict[str, Got] = {}
-        self._wanted: set[str] = set()
+        self._names = {w.site.name for sites in wanted.values() for w in sites} if stop else set()
         self._root: nn.Module | None = None
-
-    def read(self, site: Site, entry: Entry) -> None:
-        """Read a site, all heads of it."""
-        name = site.name
-        if name not in self._wanted:
-            self._wanted.add(name)
-            self._at(entry.place).wanted.append(Wanted(site, entry))
 
     def edit(self, block: Block, bound: Bound) -> None:
         """Make an edit on the rows of ``block``."""
-        self._at(bound.entry.place).edits.append((block, bound))
-
-    def _at(self, place: Place) -> Tap:
-        tap = self.taps.get(place)
-        if tap is None:
-            tap = self.taps[place] = Tap(place)
-        return tap
+        place = bound.entry.place
+        self.taps.setdefault(place, Tap(place)).edits.append((block, bound))
 
     @contextmanager
     def installed(self, module: nn.Module, route: bool = False) -> Iterator[None]:
@@ -115,20 +97,28 @@ class Taps:
         if not self.taps and not route:
             yield
             return
-        with ExitStack() as stack:
+        taps = self.taps.values()
+        # put there by hand: a handle for each would cost a small model more than all the rest of reading
+        hung: list[tuple[dict[int, Any], int]] = []
+        try:
             # what is written through comes first
-            for place, tap in sorted(self.taps.items(), key=lambda item: not item[0].through):
-                if place.side == "in":
-                    hook = _entering(self, tap)
-                    handle = place.module.register_forward_pre_hook(hook, with_kwargs=True)
-                elif place.side == "out":
-                    handle = place.module.register_forward_hook(_leaving(self, tap))
-                else:
-                    continue
-                stack.callback(handle.remove)
-            if route or any(place.inside for place in self.taps):
-                stack.enter_context(routed(module, self._inside))
-            yield
+            for tap in (*[t for t in taps if t.place.through], *[t for t in taps if not t.place.through]):
+                at, key = tap.place.module, id(tap)
+                if tap.place.side == "in":
+                    at._forward_pre_hooks[key] = _entering(self, tap)
+                    at._forward_pre_hooks_with_kwargs[key] = True
+                    hung += (at._forward_pre_hooks, key), (at._forward_pre_hooks_with_kwargs, key)
+                elif tap.place.side == "out":
+                    at._forward_hooks[key] = _leaving(self, tap)
+                    hung.append((at._forward_hooks, key))
+            if route or any(tap.place.inside for tap in taps):
+                with routed(module, self._inside):
+                    yield
+            else:
+                yield
+        finally:
+            for hooks, key in hung:
+                del hooks[key]
 
     def check_counts(self) -> None:
         """Every site met as often as its name says.
@@ -138,13 +128,19 @@ class Taps:
             Unsupported: a site inside a kernel that computes several modules as one.
         """
         for tap in self.taps.values():
-            for site in (*(w.site for w in tap.wanted), *(b.site for _, b in tap.edits)):
-                if tap.fired == 0 and not site.conditional:
-                    _check_fused(self._root, tap.place.module, site)
-                if site.call is None and tap.fired != 1 and not (site.conditional and tap.fired == 0):
-                    raise _miscounted(site, tap.fired)
-                if site.call is not None and site.call >= tap.fired and not site.conditional:
-                    raise _miscounted(site, tap.fired)
+            for wanted in tap.wanted:
+                if tap.fired != 1 or wanted.site.call is not None:  # the usual case needs no look
+                    self._check_count(tap, wanted.site)
+            for _, bound in tap.edits:
+                self._check_count(tap, bound.site)
+
+    def _check_count(self, tap: Tap, site: Site) -> None:
+        if tap.fired == 0 and not site.conditional:
+            _check_fused(self._root, tap.place.module, site)
+        if site.call is None and tap.fired != 1 and not (site.conditional and tap.fired == 0):
+            raise _miscounted(site, tap.fired)
+        if site.call is not None and site.call >= tap.fired and not site.conditional:
+            raise _miscounted(site, tap.fired)
 
     def meet(self, tap: Tap, raw: Tensor, allowed: Tensor | None = None) -> Tensor:
         """The tensor to use in place of ``raw``; reads are taken on the way."""
@@ -157,7 +153,7 @@ class Taps:
         for wanted in tap.wanted:
             if wanted.site.call in (None, call):
                 x = self._read(wanted, x, tap.place.through)
-        if self.stop and self._wanted <= self.got.keys():
+        if self.stop and self._names <= self.got.keys():
             raise Stop
         return x
 
@@ -182,16 +178,16 @@ class Taps:
 
     def _read(self, wanted: Wanted, x: Tensor, through: bool) -> Tensor:
         """Keep a reference; with gradients, what the model goes on with is made from what is kept."""
-        name = wanted.site.name
+        name, factor = wanted.site.name, wanted.entry.factor
         seen, _ = self.seen(x, wanted.site, wanted.entry)
-        if wanted.entry.factor != 1.0:
-            kept = seen * wanted.entry.factor
+        if factor != 1.0:
+            kept = seen * factor
             if self.grad:  # what the model goes on with is made from what is kept
                 kept = kept if kept.requires_grad else kept.detach().requires_grad_(True)
-                x = (kept / wanted.entry.factor).reshape(x.shape)
-            self.got[name] = Got(kept if self.grad else kept.detach(), kept._version)
-            return x
-        if self.grad and x.is_floating_point():
+                x = (kept / factor).reshape(x.shape)
+            else:
+                kept = kept.detach()
+        elif self.grad and x.is_floating_point():
             if through:
                 x.requires_grad_(True)
                 kept = x

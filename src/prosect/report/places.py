@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from prosect.core.records import Component
 from prosect.report.reading import Shelved
 
-_KINDS = {"heads": "head", "neurons": "neuron", "topk": "latent"}
+_TRAINED = ("topk", "batchtopk", "matryoshka", "pursuit", "l1", "gated", "jumprelu")
+_KINDS = {"heads": "head", "neurons": "neuron", **dict.fromkeys(_TRAINED, "latent")}
 _DIRECTIONS = ("random", "pca", "svd", "ica", "nmf", "kmeans")
 
 

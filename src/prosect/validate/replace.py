@@ -29,6 +29,9 @@ METRIC = "share of answers that are right"
 ABLATED, INTACT, FIT, FIT_SHIFT = "mean-ablation", "intact-network", "simple-fit", "simple-fit-on-shift"
 COMPOSITE = "composite"
 
+REPLACED = 3
+"""Passes that each row of a fold takes beside its own: the code, the means, and the simple fit."""
+
 
 class Replace:
     """Runs the network with parts replaced, on the fold and on the shift."""

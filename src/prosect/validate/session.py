@@ -58,8 +58,8 @@ def open_fold(hypotheses: Sequence[Hypothesis], subject: Subject, fold: str, see
             new = set(batch.units.tolist()) - seen
             seen |= new
             shown.advance(len(new))
-    draws = DrawCache(seed)
-    found = {(e.hypothesis, e.test): e for tester in testers for e in tester.finish(draws)}
+        draws = DrawCache(seed)
+        found = {(e.hypothesis, e.test): e for tester in testers for e in tester.finish(draws)}
     pictures = Illustrations()
     for tester in testers:
         if isinstance(tester, Illustrated):

@@ -1,12 +1,12 @@
 """Each line of an audit leaves its control interval under its own fault, and stays inside without it."""
 
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 import pytest
 import torch
 
-from faults import FAULTS, FEATURES, PARENTS, TRANSCODING, Setting, case_of, made, network
+from faults import FAULTS, FEATURES, PARENTS, TRANSCODING, Setting, absorbing, case_of, made, network, trained
 from prosect.core.errors import UnknownName
 from prosect.decompose.audit.audit import audit
 from prosect.decompose.audit.limitations import LIMITATIONS
@@ -85,6 +85,22 @@ def test_L4_reads_what_was_planted(sound):
     assert faulty.measured.estimate == pytest.approx(2 / 6 * beside, abs=0.04)
 
 
+def test_L4_absorption_makes_a_dictionary_sparser_and_its_latents_worse_described():
+    """Two parents' latents fall silent where a child is: that much less fires, and that much of them is not told."""
+    parts = network()
+    case = replace(case_of(Setting()), compared=(absorbing(parts),))
+    (found,) = (one for one in audit(case, ["L4"]) if one.id == "L4")
+    sparser, whole = (f for f in found.figures if f.name.startswith("concepts told by one latent"))
+    silent, plain = (float(f.name.rsplit(" ", 1)[1]) for f in (sparser, whole))
+    assert plain - silent == pytest.approx(2 * 0.3 * (1 - 0.7**2), abs=0.05)
+    assert whole.measured.estimate == pytest.approx(
+        1.0, abs=0.02
+    )  # each feature has a latent that is just it
+    assert sparser.measured.high < whole.measured.low
+    recall = 0.7**2  # of a parent, where it alone is told; the other four concepts are told as before
+    assert sparser.measured.estimate == pytest.approx((4 + 2 * 2 * recall / (1 + recall)) / 6, abs=0.06)
+
+
 def test_L5_three_worlds():
     none, everywhere, local = (line(Setting(function=f), "L5") for f in ("none", "global", "local"))
     assert none.word == "inside" and none.measured.low < 0 < none.measured.high
@@ -131,6 +147,19 @@ def test_L8_a_dropped_concept_leaves_its_own_gap_and_no_other():
             assert measured.low > 0.3, name
         elif number in (8, 9):
             assert measured.high < 0.05, name
+
+
+def test_L8_a_concept_that_was_not_in_the_training_data_leaves_a_gap_and_one_that_was_does_not():
+    """The same training, on the same rows, without what two features add to them."""
+    lost = {}
+    for dropped in ((), (6, 7)):
+        found = line(Setting(make=partial(trained, dropped=dropped), others=lambda parts: []), "L8")
+        lost[dropped] = {f.name: f.measured for f in found.figures if f.name.startswith("lost: ")}
+    before, after = lost[()], lost[6, 7]
+    rise = {int(name.split()[-1]): after[name].estimate - before[name].estimate for name in before}
+    assert after["lost: feature 6"].low > before["lost: feature 6"].high + 0.1
+    assert (rise[6] + rise[7]) / 2 > 0.1
+    assert sum(rise[i] for i in (0, 1, 8, 9)) / 4 < 0.05
 
 
 def test_L9_the_same_latents_in_another_order_and_strangers(sound):

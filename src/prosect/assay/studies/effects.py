@@ -22,6 +22,7 @@ from prosect.core.verdicts import Verdict
 from prosect.data.batch import Batch
 from prosect.describe.effects import EffectExplainer, direct
 from prosect.describe.explained import Explained
+from prosect.model import Model
 from prosect.validate.raises import Removal, Remover, relabel
 from prosect.validate.subject import STATISTICAL
 
@@ -29,6 +30,11 @@ SHUFFLES = 3
 """Other components whose claimed outputs a removal is also scored on."""
 SIZE = 0.1
 """What effects are expressed for: a removal of this share of the site's mean norm."""
+
+
+def guessed(model: Model, site: str) -> bool:
+    """Whether weights alone suggest outputs: what is written at the site is in the stream that is unembedded."""
+    return site.startswith("resid") and model.unembedding is not None
 
 
 class Effects:
@@ -45,7 +51,7 @@ class Effects:
     @property
     def guessed(self) -> bool:
         """Whether weights alone suggest outputs: the direction writes to the stream that is unembedded."""
-        return self.survey.site.startswith("resid") and self.subject.model.unembedding is not None
+        return guessed(self.subject.model, self.survey.site)
 
     def draft(self, round: int, fold: str, found: Mapping[str, Verdict]) -> list[Hypothesis]:
         """Claims of a round."""
@@ -135,7 +141,8 @@ class Effects:
         total = torch.zeros(len(components), len(strings), dtype=torch.float64)
         size, count = [0.0] * len(components), [0] * len(components)
         seen = self.survey.explored
-        with step("removing components from explored text", 2 * len(components), "components") as shown:
+        what = "removing components from explored text"
+        with self.subject.metered("explore"), step(what, 2 * len(components), "components") as shown:
             for half in (False, True):  # as many rows of each document set, so that they can be compared
                 batches = [b for b, second in zip(seen.batches, seen.second, strict=True) if second == half]
                 for j, removal in self._removals(components, batches):

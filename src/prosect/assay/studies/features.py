@@ -27,7 +27,7 @@ from prosect.assay.studies.keeping import (
     to_refine,
 )
 from prosect.assay.study import Shown
-from prosect.assay.work import Extent, Planned, Work, fitting
+from prosect.assay.work import Extent, Planned, Work, fitting, upto
 from prosect.core.exhibits import Exhibit, Figure, FigureTable, InputExample, SiteCell
 from prosect.core.progress import step
 from prosect.core.records import Description, Draw, Hypothesis, Measured, TruthCheck
@@ -91,11 +91,20 @@ class Features:
         self.subject.decompositions[self.controls.name] = self.controls
 
     def planned(self, parts: Mapping[str, Extent]) -> Planned:
-        """Explore read to fit, and again to describe."""
+        """Explore read to fit, and again to describe, as much of each half as is asked for."""
         explore, width = parts["explore"], self.subject.model.sites.info(SITE).width or 1
         flops = fitting(self.spec, width, explore.positions)
-        work = Work("fitting and describing", 2.0 * explore.rows, explore.length, flops=flops)
-        return Planned(SITE, (work,), (), 4 * width * explore.positions)
+        seen = min(explore.rows, self.spec.describe.tokens)
+        share = upto(self.subject.model, [SITE])
+        return Planned(
+            SITE,
+            (
+                Work("fitting", share * explore.rows, explore.length, flops=flops),
+                Work("describing", share * seen, explore.length),
+            ),
+            (),
+            4 * width * explore.positions,
+        )
 
     def _inputs(self, most: int) -> tuple[np.ndarray, np.ndarray, Tensor]:
         """Explored inputs, which are of the second set, and the hidden layer."""
@@ -103,7 +112,8 @@ class Features:
         for part in ("explore.first", "explore.second"):
             count = 0
             for batch in self.subject.batches(part):
-                trace = self.subject.model.run(batch, capture=(SITE,), stop_early=True)
+                with self.subject.metered("explore"):
+                    trace = self.subject.model.run(batch, capture=(SITE,), stop_early=True)
                 self.subject.spend(batch, "explore")
                 x = trace[SITE].cpu()
                 if self.subject.null == STATISTICAL:

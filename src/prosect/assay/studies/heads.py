@@ -19,7 +19,7 @@ from prosect.assay.explored import thinned, vocabulary
 from prosect.assay.spec import Spec
 from prosect.assay.studies.keeping import kept, second_of
 from prosect.assay.study import Shown
-from prosect.assay.work import Extent, Planned, Work, folds
+from prosect.assay.work import Extent, Planned, Work, behind, folds, tested
 from prosect.core.exhibits import AttentionExample, Exhibit, SiteCell
 from prosect.core.progress import step
 from prosect.core.records import Component, Description, Draw, Executable, Hypothesis, TruthCheck
@@ -30,7 +30,7 @@ from prosect.describe.examples import attention_examples
 from prosect.describe.role_explainer import RoleExplainer
 from prosect.describe.roles import HeadRole
 from prosect.store.run import RunFolder
-from prosect.validate.replace import COMPOSITE
+from prosect.validate.replace import COMPOSITE, REPLACED
 from prosect.validate.subject import STATISTICAL, Subject, rekeyed
 from prosect.validate.tester import Illustrations
 from prosect.validate.truth import check
@@ -92,13 +92,25 @@ class Heads:
             self.subject.means[f"z.{layer}"] = tensors[f"z.{layer}"].to(self.subject.model.device)
 
     def planned(self, parts: Mapping[str, Extent]) -> Planned:
-        """A third of what others explore; each head taken out of some rows of a fold."""
-        explore, test = parts["explore"], folds(parts)
+        """A third of what others explore; each head taken out of a row of some units of each fold.
+
+        Which heads are claimed about, and so compared, explore decides: this is as though it were all of them.
+        """
+        explore, opened = parts["explore"], tested(parts)
+        units, most = self.subject.source.units, self.spec.validate_.effect_rows
         share = min(1.0, self.spec.describe.tokens / 3 / max(explore.positions, 1))
-        removed = len(self.all) * min(self.spec.validate_.effect_rows, test.rows)
+        each = sum(self.heads * behind(self.subject.model, f"z.{layer}") for layer in self.layers)
+        removed = sum(min(most, units[part]) for part in opened)
+        work = [Work("heads taken out", removed * each, folds(parts).length)]
+        if self.spec.describe.heads == "best" and "validate.1" in opened:  # in round 2
+            again = [min(most, units[part]) for part in opened if part in ("validate.1", "sealed")]
+            work.append(Work("heads taken out together", (1 + SETS) * sum(again), folds(parts).length))
+        if self.replacement:
+            first, shift = tested(parts, rounds=1), parts.get("shift", Extent(0, 0))
+            whole = REPLACED * folds(first).rows + len(first) * (1.0 + REPLACED) * shift.rows
+            work.append(Work("every head replaced", whole, folds(parts).length))
         looked = Work("looking at heads", explore.rows * share, explore.length)
-        out = Work("heads taken out", removed, test.length)
-        return Planned(f"probs and z of {len(self.layers)} layers", (looked,), (out,))
+        return Planned(f"probs and z of {len(self.layers)} layers", (looked,), work, most=True)
 
     def _look(self) -> tuple[dict[str, Tensor], Any]:
         batches, second = thinned(
@@ -112,7 +124,8 @@ class Heads:
         with step("looking at heads", sum(b.count for b in batches), "positions") as shown:
             for number, (batch, is_second) in enumerate(zip(batches, second, strict=True)):
                 moved = batch.to(self.subject.model.device)
-                trace = self.subject.model.run(moved, capture=tuple(sites))
+                with self.subject.metered("explore"):
+                    trace = self.subject.model.run(moved, capture=tuple(sites))
                 self.subject.spend(batch, "explore")
                 for layer in self.layers:
                     probs = trace[f"probs.{layer}"]

@@ -14,11 +14,11 @@ from typing import Any
 from prosect.assay import plans
 from prosect.assay.spec import Spec
 from prosect.assay.studies.causes import Causes
-from prosect.assay.studies.effects import Effects
+from prosect.assay.studies.effects import Effects, guessed
 from prosect.assay.studies.keeping import cause_of, nearest, newest, second_of, to_refine
-from prosect.assay.studies.survey import Survey, layer_of
+from prosect.assay.studies.survey import BANDS, Survey, layer_of
 from prosect.assay.study import Shown
-from prosect.assay.work import Extent, Planned, Work, fitting, folds
+from prosect.assay.work import Extent, Planned, Work, behind, fitting, folds, tested, upto
 from prosect.core.exhibits import Exhibit, SiteCell, TokenExample
 from prosect.core.records import Component, Description, Draw, Executable, Hypothesis, TruthCheck
 from prosect.core.seeds import Seed
@@ -66,25 +66,50 @@ class Latents:
         self.effects = Effects(self.survey)
 
     def planned(self, parts: Mapping[str, Extent]) -> Planned:
-        """Explore read to fit and again to describe, a third of it by each untrained network; removals on the folds."""
-        asked, explore, test = self.spec.describe, parts["explore"], folds(parts)
-        width = self.subject.model.sites.info(self.site).width or 1
-        removed = asked.effects * (1 + asked.controls) * self.spec.validate_.effect_rows
+        """Explore read to fit and again to describe, by each untrained network too; removals on explore and the folds.
+
+        How many components are found to be active in how many rows, and which claims fail, nobody knows before: this
+        is as though all were, and did.
+        """
+        asked, model = self.spec.describe, self.subject.model
+        explore, test = parts["explore"], folds(parts)
+        share = min(1.0, asked.tokens / max(explore.positions, 1))
+        width, read = model.sites.info(self.site).width or 1, upto(model, [self.site])
+        neurons = f"mlp_act.{layer_of(self.site)}"
+        seen = [self.site, neurons] if asked.neurons and neurons in model.sites else [self.site]
+        beside = 1 + min(asked.effects, len(BANDS)) * asked.controls / max(asked.effects, 1)
+        taken = asked.effects * beside * behind(model, self.site)
+        again = guessed(model, self.site)  # what weights suggest is claimed first, and measured when it fails
+        measured = not again or self.spec.validate_.rounds > 1
+        opened = tested(parts, rounds=None if again else 1)
+        rows = min(1 + self.spec.validate_.effect_rows // 4, explore.rows)
         return Planned(
             self.site,
             (
                 Work(
-                    "fitting and describing",
-                    explore.rows * (2 + asked.untrained / 3),
+                    "fitting",
+                    explore.rows * read,
                     explore.length,
                     flops=fitting(self.spec, width, explore.positions),
                 ),
+                Work("describing", explore.rows * share * upto(model, seen), explore.length),
+                Work(
+                    "removals on explore",
+                    measured * (2 * rows * taken + explore.rows * share),
+                    explore.length,
+                ),
+                Work("untrained networks", explore.rows * share * asked.untrained * read, explore.length),
             ),
             (
-                Work("untrained networks", test.rows * asked.untrained, test.length),
-                Work("removals", removed * self.spec.validate_.rounds, test.length),
+                Work("untrained networks", test.rows * asked.untrained * read, test.length),
+                Work(
+                    "removals",
+                    taken * sum(min(self.spec.validate_.effect_rows, e.rows) for e in opened.values()),
+                    test.length,
+                ),
             ),
             4 * width * explore.positions,
+            most=True,
         )
 
     def draft(self, round: int, fold: str, found: Mapping[str, Verdict]) -> list[Hypothesis]:

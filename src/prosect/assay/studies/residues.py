@@ -20,7 +20,7 @@ from prosect.assay.spec import Spec
 from prosect.assay.studies.keeping import beside, cause_of, kept, newest, second_of, stood_beside, to_refine
 from prosect.assay.studies.residues_shown import every_neuron, grid
 from prosect.assay.study import Shown
-from prosect.assay.work import Extent, Planned, Work, folds
+from prosect.assay.work import Extent, Planned, Work, folds, tested
 from prosect.core.exhibits import Exhibit, Grid, InputExample, SiteCell
 from prosect.core.records import Component, Description, Executable, Hypothesis, TruthCheck
 from prosect.core.seeds import Seed
@@ -37,7 +37,7 @@ from prosect.describe.trigonometric import Trigonometric
 from prosect.describe.waves import TrigonometricExplainer, TrigonometricOutputExplainer
 from prosect.store.run import RunFolder
 from prosect.validate.changes import silence
-from prosect.validate.replace import COMPOSITE
+from prosect.validate.replace import COMPOSITE, REPLACED
 from prosect.validate.subject import STATISTICAL, Subject, partners
 from prosect.validate.tester import Illustrations
 from prosect.validate.truth import check
@@ -92,12 +92,21 @@ class Residues:
         self.subject.means[SITE] = tensors["means"].to(self.subject.model.device)
 
     def planned(self, parts: Mapping[str, Extent]) -> Planned:
-        """Explore twice, and once more without each drawn neuron; so are the folds, and the layer is replaced there."""
-        explore, test, drawn = parts["explore"], folds(parts), self.spec.describe.components
+        """Explore twice, and once more without each drawn neuron; in round 1 so is the fold, and the layer is replaced.
+
+        What is replaced is tried on the shift too, whenever a fold or the sealed split is opened for it.
+        """
+        explore, drawn = parts["explore"], self.spec.describe.components
+        claimed = tested(parts, rounds=1)
+        test = folds(claimed)
+        shift = parts.get("shift", Extent(0, 0))
         return Planned(
             SITE,
             (Work("describing", explore.rows * (2.0 + drawn), explore.length),),
-            (Work("neurons silenced, the layer replaced", test.rows * (drawn + 3.0), test.length),),
+            (
+                Work("neurons silenced, the layer replaced", test.rows * (drawn + REPLACED), test.length),
+                Work("replaced on the shift", len(claimed) * shift.rows * (1.0 + REPLACED), shift.length),
+            ),
         )
 
     def _explored(self) -> tuple[np.ndarray, Float[np.ndarray, "n neurons"], np.ndarray, Tensor]:
@@ -117,6 +126,10 @@ class Residues:
         return np.concatenate(pairs), np.concatenate(hidden), np.array(second), torch.cat(outputs)
 
     def _look(self) -> tuple[dict[str, Tensor], Any]:
+        with self.subject.metered("explore"):
+            return self._described()
+
+    def _described(self) -> tuple[dict[str, Tensor], Any]:
         pairs, hidden, second, _ = self._explored()
         explainer = TrigonometricExplainer(pairs, self.p, self.seed, second=second)
         stream = ArrayStream({SITE: torch.from_numpy(hidden).float()})

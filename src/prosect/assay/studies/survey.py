@@ -18,6 +18,7 @@ from torch import Tensor
 from prosect.assay.decomposing import fit
 from prosect.assay.explored import Explored, explore, vocabulary
 from prosect.assay.spec import Spec
+from prosect.assay.work import upto
 from prosect.core.records import Component, Draw
 from prosect.core.seeds import Seed
 from prosect.decompose.contract import Decomposition
@@ -81,14 +82,14 @@ class Survey:
     @cached_property
     def explored(self) -> Explored:
         """Explored text and activations; made when first needed, so that a resumed run may never need it."""
+        tokens = self.spec.describe.tokens
+        return explore(self.subject, self.words, self.captured, tokens, self.seed.child("explore"))
+
+    @property
+    def captured(self) -> tuple[str, ...]:
+        """The sites that exploring reads."""
         sites = [self.site] if self.neurons is None else [self.site, *self.neurons.reads]
-        return explore(
-            self.subject,
-            self.words,
-            tuple(dict.fromkeys(sites)),
-            self.spec.describe.tokens,
-            self.seed.child("explore"),
-        )
+        return tuple(dict.fromkeys(sites))
 
     @cached_property
     def examined(self) -> list[tuple[Component, Draw]]:
@@ -114,6 +115,7 @@ class Survey:
         seen = self.explored
         for batch in seen.batches:
             self.subject.spend(batch, "explore")
+        self.subject.add("explore", sum(map(len, seen.batches)) * upto(self.subject.model, self.captured))
         rates, units = firing(self.decomposition, seen)
         enough = units >= self.spec.validate_.firing_min
         order = self.seed.child("draw").numpy().permutation(np.flatnonzero(enough))

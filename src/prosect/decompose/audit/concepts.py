@@ -87,7 +87,7 @@ def concepts(case: Case) -> Line:
         null[name] = sparse_probe(wanted.ordered, x, y[mixed], (k,))
 
     def gap(probes: dict[str, SparseProbe], at: int, of: dict[str, Tensor]) -> Measured:
-        sums = [_sums(p, at, of[name], unit, units) for name, p in probes.items()]
+        sums = [sums_of(p, at, of[name], unit, units) for name, p in probes.items()]
         return resamples.measure(sums, F1Gap(), weights=[1.0 / len(sums)] * len(sums)).measured
 
     moved = {name: y[mixed] for name, y in labels.items()}
@@ -178,9 +178,10 @@ def _own_latent(x: Tensor, label: Tensor) -> Codes:
     return Codes(torch.zeros((len(x), 1), dtype=torch.long), score[:, None], 1)
 
 
-def _sums(
+def sums_of(
     probe: SparseProbe, k: int, label: Tensor, unit: Tensor, units: int
 ) -> Float[np.ndarray, "units 5"]:
+    """What `F1Gap` is made of, unit by unit: the dense probe's hits and calls, those with k latents, and positives."""
     y = label[1::2]
     columns = []
     for called in (probe.dense_called, probe.called[k]):

@@ -25,6 +25,7 @@ from prosect.core.intervals import INTERVAL_DRAWS, Mean, Resamples
 from prosect.core.records import Measured
 from prosect.core.seeds import Seed
 from prosect.decompose.audit.case import Case
+from prosect.decompose.audit.curve import described_by_sparsity
 from prosect.decompose.audit.lines import Line, exact
 from prosect.decompose.audit.wanted import Wanted, rows_of
 from prosect.decompose.contract import Codes
@@ -122,6 +123,7 @@ def proxy(case: Case) -> Line:
             about="to be read again",
         ),
         *_described(case),
+        *described_by_sparsity(case),
     ]
     return Line(
         "L4",
