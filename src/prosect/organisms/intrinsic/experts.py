@@ -142,7 +142,8 @@ def weights(sparse: bool, seed: int) -> dict[str, np.ndarray]:
         even = CLUSTERS * (first.mean(dim=0) * sure.mean(dim=0)).sum()
         each = (everything - wanted[:, None]).square().sum(dim=2)
         likely = torch.logsumexp(sure.clamp(min=1e-9).log() - each / (2 * SLACK), dim=1)
-        return -likely.mean() + EVEN * even
+        unlikely: Tensor = EVEN * even - likely.mean()
+        return unlikely
 
     descend(module.parameters(), STEPS, RATE, loss)
     return {name: w.detach().numpy().copy() for name, w in module.state_dict().items()}
