@@ -1,14 +1,11 @@
 """An organism on the bench: its network opened, its truth, its inputs, and its null.
 
-Found from the registered builder by its suffix: beside ``build_x`` there are ``source_x`` and, where it has a model null,
-``untrained_x``, in the same module or in the one that the builder's network comes from. Planted activations, which have
-no network, are subjects too (`WORLDS`).
+Its inputs and its null are found beside the registered builder (`prosect.organisms.found`). Planted activations, which
+have no network, are subjects too (`WORLDS`).
 """
 
 from __future__ import annotations
 
-import importlib
-import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -21,16 +18,14 @@ from torch import Tensor, nn
 from prosect.bench.programs import PROGRAM, random_compiled
 from prosect.core.canonical import digest_tensors
 from prosect.core.errors import Unsupported
-from prosect.core.registries import ORGANISMS
 from prosect.core.truth import Truth
 from prosect.data.batch import Batch
 from prosect.data.source import Source
+from prosect.organisms.found import functions
 
 if TYPE_CHECKING:
     from prosect.model import Model
     from prosect.organisms.synthetic import Planted
-
-Inputs = Callable[..., Source]
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,47 +103,18 @@ def subject(name: str, seed: int) -> Subject:
     if name == PROGRAM:
         opened, known, rows = random_compiled(seed)
         return Subject(name, known, opened, rows)
-    build = ORGANISMS.get(name)
-    model, truth = build(seed)
-    home, suffix = _home(build)
-    inputs = _beside(build, home, f"source{suffix}", model.module)
-    null = _beside(build, home, f"untrained{suffix}", model.module)
+    its = functions(name)
+    model, truth = its.build(seed)
+    plain = its.build.func if isinstance(its.build, partial) else its.build
     return Subject(
         name,
         truth,
         model,
-        None if inputs is None else inputs(seed),
-        null,
+        None if its.source is None else its.source(seed),
+        its.untrained,
         None,
-        tuple({home, type(model.module).__module__}),
+        tuple({str(plain.__module__), type(model.module).__module__}),
     )
-
-
-def _home(build: Any) -> tuple[str, str]:
-    """The module of a builder and what its name ends in after ``build``."""
-    inner = build.func if isinstance(build, partial) else build
-    return str(inner.__module__), str(inner.__name__).removeprefix("build")
-
-
-def _beside(build: Any, home: str, wanted: str, module: nn.Module) -> Callable[..., Any] | None:
-    """A function of the builder's family: in its module, in one that module imports the network from, or bound likewise."""
-    first = importlib.import_module(home)
-    for place in (first, *_imports(first)):
-        found = vars(place).get(wanted)
-        if callable(found) and inspect.isfunction(found):
-            return partial(found, *build.args, **build.keywords) if isinstance(build, partial) else found
-    return None
-
-
-def _imports(module: Any) -> Iterator[Any]:
-    """Modules beside a builder's: some build in one file what another makes."""
-    package = str(module.__name__).rpartition(".")[0]
-    for name in NEIGHBOURS.get(str(module.__name__), ()):
-        yield importlib.import_module(f"{package}.{name}")
-
-
-NEIGHBOURS = {"prosect.organisms.superposition": ("toy",), "prosect.organisms.modular": ("grokked",)}
-"""Files whose organisms are registered in another."""
 
 
 def _world(name: str, seed: int) -> Subject:

@@ -39,7 +39,7 @@ SUITES = {
             "roles": ("induction",),
             "rules": ("planted",),
             "waves": ("modular",),
-            "samples": (),
+            "samples": ("backdoor", "hint-following"),
             "roles-null": ("induction",),
             "rules-null": ("planted",),
             "waves-null": ("modular",),

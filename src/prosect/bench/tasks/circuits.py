@@ -45,11 +45,12 @@ class CircuitRecovery:
         return any(truth.edges.values())
 
     def cases(self, subject: Subject, setup: Setup) -> Sequence[Case]:
-        """One for each ablation under which some edges matter and some do not."""
+        """One for each ablation under which some edges matter and some do not; none where no sequences are read."""
         from prosect.model.patching.edges import readers_of, writers_of
 
         model = subject.model
-        assert model is not None
+        if model is None or "input_ids" not in model.example.tensors:
+            return ()
         edges = [(w.name, r.name) for w in writers_of(model) for r in readers_of(model) if r.after(w)]
         batch = _of_one_length(subject, min(ROWS, setup.rows))
         out = []
