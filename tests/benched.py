@@ -43,7 +43,7 @@ def network(seed=0):
         for p in module.readout.parameters():
             p.fill_(0.1)
     units = source(seed).units
-    labels = {f"poisoned@{part}": _poisoned(seed, part, n) for part, n in units.items()}
+    labels = {f"harmed@{part}": _poisoned(seed, part, n) for part, n in units.items()}
     known = FeatureDirections("hidden", directions.double().numpy(), np.full(FEATURES, 0.25))
     return module, Truth(organism="tiny", features=(known,), labels=labels, size="6 hidden units")
 

@@ -162,7 +162,7 @@ def test_methods_that_are_right_where_the_truth_is_simple(subjects):
 
 def test_poisoned_rows_of_the_tiny_network_stand_out(subjects):
     (case,) = task_of("samples").cases(subjects["tiny"], SETUP)
-    assert case.name == "poisoned"
+    assert case.name == "harmed"
     assert task_of("samples").score(case, run("samples/mahalanobis", case))["AUROC"] > 0.7
 
 

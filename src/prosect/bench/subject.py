@@ -6,6 +6,7 @@ have no network, are subjects too (`WORLDS`).
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -18,10 +19,12 @@ from torch import Tensor, nn
 from prosect.bench.programs import PROGRAM, random_compiled
 from prosect.core.canonical import digest_tensors
 from prosect.core.errors import Unsupported
+from prosect.core.seeds import Seed
 from prosect.core.truth import Truth
 from prosect.data.batch import Batch
 from prosect.data.source import Source
 from prosect.organisms.found import functions
+from prosect.organisms.redrawn import redrawn
 
 if TYPE_CHECKING:
     from prosect.model import Model
@@ -37,7 +40,7 @@ class Subject:
         truth: what is known of it.
         model: its network, opened; None for planted activations.
         source: its inputs; None for planted activations.
-        null: seed → a network of the same sizes with random weights; None where it has none.
+        null: seed → the same network with weights drawn anew; None for planted activations.
         planted: what made the activations, for those.
         withheld: the modules that build it.
     """
@@ -102,7 +105,7 @@ def subject(name: str, seed: int) -> Subject:
         return _world(name, seed)
     if name == PROGRAM:
         opened, known, rows = random_compiled(seed)
-        return Subject(name, known, opened, rows)
+        return Subject(name, known, opened, rows, _redrawn(opened.module))
     its = functions(name)
     model, truth = its.build(seed)
     plain = its.build.func if isinstance(its.build, partial) else its.build
@@ -111,14 +114,18 @@ def subject(name: str, seed: int) -> Subject:
         truth,
         model,
         None if its.source is None else its.source(seed),
-        its.untrained,
+        _redrawn(model.module),
         None,
         tuple({str(plain.__module__), type(model.module).__module__}),
     )
 
 
+def _redrawn(module: nn.Module) -> Callable[[int], nn.Module]:
+    """Untrained networks of this very size; an organism's own `untrained` has that of its seed."""
+    return lambda seed: redrawn(copy.deepcopy(module), Seed(seed))
+
+
 def _world(name: str, seed: int) -> Subject:
-    from prosect.core.seeds import Seed
     from prosect.organisms.synthetic import World, plant
 
     planted = plant(World(**WORLDS[name]), Seed(seed).child("bench", name))

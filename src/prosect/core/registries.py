@@ -73,7 +73,7 @@ ORGANISMS = Registry(
             "64 hidden units carrying 256 sparse features in superposition",
         ),
         "pentagon": (
-            "prosect.organisms.superposition:build_pentagon",
+            "prosect.organisms.toy:build_pentagon",
             "toy model of superposition: five features in two dimensions",
         ),
         "modular": (
@@ -81,7 +81,7 @@ ORGANISMS = Registry(
             "analytic network for addition modulo a prime; every neuron's frequency and phases are known",
         ),
         "modular-grokked": (
-            "prosect.organisms.modular:build_grokked",
+            "prosect.organisms.grokked:build_grokked",
             "network trained on addition modulo a prime until it generalises",
         ),
         "planted": (

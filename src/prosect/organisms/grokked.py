@@ -21,7 +21,7 @@ from prosect.core.errors import BadInput, ProsectError
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth
 from prosect.data.source import TableSource
-from prosect.organisms.modular import Addition, assemble, cut
+from prosect.organisms.modular import Addition, assemble, cut, opened
 
 if TYPE_CHECKING:
     from prosect.model import Model
@@ -160,6 +160,15 @@ def trained_on(seed: int = 0, p: int = 31) -> Bool[np.ndarray, " pairs"]:
     out = np.zeros(p * p, dtype=bool)
     out[_trained(seed, p)] = True
     return out
+
+
+def build_grokked(seed: int = 0, p: int = 31) -> tuple[Model, Truth]:
+    """Network trained on addition modulo a prime until it generalises.
+
+    Full-batch AdamW on part of the pairs until every pair is right, as first seen by Power et al. 2022 ("Grokking").
+    Known: which pairs it was trained on, and how often it is right. Its mechanism is not claimed to be known.
+    """
+    return opened("organism:modular-grokked", network_grokked(seed, p), source_grokked(seed, p=p))
 
 
 def source_grokked(seed: int = 0, folds: int = 2, p: int = 31, explore: float = 0.4) -> TableSource:

@@ -165,41 +165,12 @@ def build(seed: int = 0, p: int = 31) -> tuple[Model, Truth]:
     Written down as products of cosines, right on every pair. Known of every neuron: its frequency, phases
     and amplitude, cause and effect, or that it is a decoy.
     """
-    return _open("organism:modular", network(seed, p), source(seed, p=p))
-
-
-def build_grokked(seed: int = 0, p: int = 31) -> tuple[Model, Truth]:
-    """Network trained on addition modulo a prime until it generalises.
-
-    Full-batch AdamW on part of the pairs until every pair is right, as first seen by Power et al. 2022 ("Grokking").
-    Known: which pairs it was trained on, and how often it is right. Its mechanism is not claimed to be known.
-    """
-    from prosect.organisms.grokked import network_grokked, source_grokked
-
-    return _open("organism:modular-grokked", network_grokked(seed, p), source_grokked(seed, p=p))
+    return opened("organism:modular", network(seed, p), source(seed, p=p))
 
 
 def untrained(seed: int = 0, p: int = 31) -> Addition:
     """The model null of ``modular``: the same sizes, weights as large and random."""
     return redrawn(network(seed, p)[0], Seed(seed).child("modular", p, "untrained"))
-
-
-def untrained_grokked(seed: int = 0, p: int = 31) -> Addition:
-    """The model null of ``modular-grokked``: a network as it is before training, drawn from another stream."""
-    from prosect.organisms.grokked import RECIPES
-
-    if p not in RECIPES:
-        raise BadInput(f"p={p}", f"a modulus with a recipe: {', '.join(map(str, RECIPES))}")
-    rng, neurons = Seed(seed).child("grokked", p, "untrained").numpy(), RECIPES[p].neurons
-    a, b = (rng.standard_normal((p, neurons)) / p**0.5 for _ in range(2))
-    return assemble(a, b, rng.standard_normal((neurons, p)) / neurons**0.5)
-
-
-def source_grokked(seed: int = 0, folds: int = 2, p: int = 31, explore: float = 0.4) -> TableSource:
-    """Pairs for ``modular-grokked``: `grokked.source_grokked`."""
-    from prosect.organisms import grokked
-
-    return grokked.source_grokked(seed, folds, p, explore)
 
 
 def source(seed: int = 0, folds: int = 2, p: int = 31, explore: float = 0.4) -> TableSource:
@@ -261,7 +232,7 @@ def cut(p: int, shifted: Bool[np.ndarray, " pairs"], seed: Seed, folds: int, exp
     return TableSource(make=make, units=units, digest=about, name=name)
 
 
-def _open(name: str, known: tuple[Addition, Truth], inputs: TableSource) -> tuple[Model, Truth]:
+def opened(name: str, known: tuple[Addition, Truth], inputs: TableSource) -> tuple[Model, Truth]:
     from prosect.model import Model
 
     module, truth = known

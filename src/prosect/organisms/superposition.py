@@ -193,31 +193,3 @@ def _frequency(seed: int, features: int, active: float) -> Float[np.ndarray, " f
         )
     order = Seed(seed).child("superposition", "frequency").numpy().permutation(features)
     return np.asarray(frequency[order])
-
-
-def build_pentagon(seed: int = 0) -> tuple[Model, Truth]:
-    """Toy model of superposition: five features in two dimensions.
-
-    Trained for about a second on rare features (Elhage et al. 2022, "Toy Models of Superposition"). Known: the five
-    directions it ends with, the corners of a regular pentagon, each with 2/5 of a dimension.
-    """
-    from prosect.model import Model
-    from prosect.organisms.toy import network_pentagon, source_pentagon
-
-    module, truth = network_pentagon(seed)
-    batch = next(source_pentagon(seed).batches("explore", rows=2))
-    return Model.of(module, name="organism:pentagon", inputs=dict(batch.tensors), tokenizer=None), truth
-
-
-def source_pentagon(seed: int = 0, folds: int = 2, **sizes: int) -> StreamedSource:
-    """Inputs of ``pentagon``: `toy.source_pentagon`."""
-    from prosect.organisms import toy
-
-    return toy.source_pentagon(seed, folds, **sizes)
-
-
-def untrained_pentagon(seed: int = 0) -> Superposition:
-    """The model null of ``pentagon``: `toy.untrained_pentagon`."""
-    from prosect.organisms import toy
-
-    return toy.untrained_pentagon(seed)

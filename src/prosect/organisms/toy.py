@@ -51,6 +51,19 @@ def untrained_pentagon(seed: int = 0) -> Superposition:
     return assemble(START * rng.standard_normal((FEATURES, WIDTH)), np.zeros(FEATURES))
 
 
+def build_pentagon(seed: int = 0) -> tuple[Model, Truth]:
+    """Toy model of superposition: five features in two dimensions.
+
+    Trained for about a second on rare features (Elhage et al. 2022, "Toy Models of Superposition"). Known: the five
+    directions it ends with, the corners of a regular pentagon, each with 2/5 of a dimension.
+    """
+    from prosect.model import Model
+
+    module, truth = network_pentagon(seed)
+    batch = next(source_pentagon(seed).batches("explore", rows=2))
+    return Model.of(module, name="organism:pentagon", inputs=dict(batch.tensors), tokenizer=None), truth
+
+
 def source_pentagon(
     seed: int = 0,
     folds: int = 2,

@@ -61,7 +61,7 @@ def modular(spec: Spec, run: RunFolder) -> Opened:
     numbers: dict[str, Any] = {}
     for name, build, make in (
         ("modular", analytic.build, analytic.source),
-        ("modular-grokked", analytic.build_grokked, grokked.source_grokked),
+        ("modular-grokked", grokked.build_grokked, grokked.source_grokked),
     ):
         model, truth = build(spec.seed)
         source = make(spec.seed, folds=folds_of(spec), p=p)
@@ -94,7 +94,7 @@ def superposition(spec: Spec, run: RunFolder) -> Opened:
     """Sparse features in superposition, and the pentagon."""
     _without_strings(spec)
     from prosect.organisms import superposition as organism
-    from prosect.organisms.toy import source_pentagon
+    from prosect.organisms.toy import build_pentagon, source_pentagon
 
     studies: list[Study] = []
     splits: list[SplitFact] = []
@@ -117,7 +117,7 @@ def superposition(spec: Spec, run: RunFolder) -> Opened:
         (
             "pentagon",
             small,
-            organism.build_pentagon,
+            build_pentagon,
             source_pentagon(spec.seed, folds=folds_of(spec), **sized(spec)),
         ),
     ):
