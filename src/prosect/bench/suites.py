@@ -35,7 +35,7 @@ SUITES = {
         "every task on small organisms, in minutes on two cores",
         {
             "features": ("pentagon", "world-trees"),
-            "circuits": ("induction", "compiled-histogram", "random-program"),
+            "circuits": ("induction", "random-program"),
             "roles": ("induction",),
             "rules": ("planted",),
             "waves": ("modular",),
