@@ -39,7 +39,7 @@ SUITES = {
             "roles": ("induction",),
             "rules": ("planted",),
             "waves": ("modular",),
-            "samples": ("backdoor", "hint-following"),
+            "samples": ("backdoor", "password-locked"),
             "roles-null": ("induction",),
             "rules-null": ("planted",),
             "waves-null": ("modular",),

@@ -11,6 +11,7 @@ the lowest loss on inputs that none was trained on is kept.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,6 +23,9 @@ from prosect.core.seeds import Seed
 from prosect.core.truth import FeatureDirections, Truth
 from prosect.organisms.sources import StreamedSource, parts
 from prosect.organisms.superposition import Superposition, assemble
+
+if TYPE_CHECKING:
+    from prosect.model import Model
 
 FEATURES, WIDTH = 5, 2
 SPARSE, DENSE = 0.05, 1.0
