@@ -20,6 +20,7 @@ def foreseen(path):
         "seconds, at least",
     )
     row = {name: sum(r[name] for r in rows) for name in counted}
+    row["note"] = "; ".join(r["note"] for r in rows if "note" in r)
     cost = json.loads((path / "metrics.json").read_text())["cost"]
     explore = cost.get("explore rows computed", 0) + cost.get("search rows computed", 0)
     gradients = sum(n for name, n in cost.items() if name.endswith("rows with gradients"))

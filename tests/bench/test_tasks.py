@@ -1,6 +1,7 @@
 """Every task: the oracle is right, random answers are at their floor, what cannot be scored is refused."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -176,16 +177,11 @@ def test_where_there_is_nothing_methods_mostly_say_nothing(subjects):
 
 def test_untrained_networks_are_asked_about_where_there_are_any(subjects):
     task = task_of("waves-untrained")
-    assert task.cases(subjects["modular"], SETUP) == ()
-    with_null = type(subjects["modular"])(
-        "modular",
-        subjects["modular"].truth,
-        subjects["modular"].model,
-        subjects["modular"].source,
-        lambda seed: subjects["modular"].model.module,
-    )
-    cases = task.cases(with_null, SETUP)
+    assert task.cases(replace(subjects["modular"], null=None), SETUP) == ()
+    cases = task.cases(subjects["modular"], SETUP)
     assert len(cases) == 2 and cases[0].name != cases[1].name
+    first, second = (c.given.tensors["activations"] for c in cases)
+    assert first.shape == second.shape and not torch.allclose(first, second)
     assert task.score(cases[0], task.oracle(cases[0])) == {"quiet": 1.0}
 
 

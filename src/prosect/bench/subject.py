@@ -23,8 +23,6 @@ from prosect.core.seeds import Seed
 from prosect.core.truth import Truth
 from prosect.data.batch import Batch
 from prosect.data.source import Source
-from prosect.organisms.found import functions
-from prosect.organisms.redrawn import redrawn
 
 if TYPE_CHECKING:
     from prosect.model import Model
@@ -106,6 +104,8 @@ def subject(name: str, seed: int) -> Subject:
     if name == PROGRAM:
         opened, known, rows = random_compiled(seed)
         return Subject(name, known, opened, rows, _redrawn(opened.module))
+    from prosect.organisms.found import functions
+
     its = functions(name)
     model, truth = its.build(seed)
     plain = its.build.func if isinstance(its.build, partial) else its.build
@@ -122,6 +122,8 @@ def subject(name: str, seed: int) -> Subject:
 
 def _redrawn(module: nn.Module) -> Callable[[int], nn.Module]:
     """Untrained networks of this very size; an organism's own `untrained` has that of its seed."""
+    from prosect.organisms.redrawn import redrawn
+
     return lambda seed: redrawn(copy.deepcopy(module), Seed(seed))
 
 
