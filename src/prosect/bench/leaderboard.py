@@ -222,30 +222,31 @@ def content(board: Board) -> dict[str, Json]:
 
 
 def rows(board: Board) -> list[dict[str, Json]]:
-    """A board as rows for a table."""
+    """A board as rows for a table that fits a terminal; ``*`` and ``~`` after a name are explained by `MARKS`."""
     out = []
+    failed = any(line.failed for line in board.lines)
     for line in board.lines:
-        row: dict[str, Json] = {"method": line.name, "": _mark(line)}
+        row: dict[str, Json] = {"method": f"{line.name} {_mark(line)}".strip()}
         row[board.metrics[0].name] = shown(line.scores[board.metrics[0].name])
         for m in board.metrics[1:]:  # their intervals are in the JSON and on the page
             value = line.scores[m.name].estimate
-            row[m.name] = "–" if value is None else f"{value:.3f}"
-        if line.kind != "reference":
-            row |= {"passes": f"{line.passes:.0f}", "seconds": f"{line.seconds:.1f}"}
-            row["failed"] = f"{line.failed}/{line.cases}" if line.failed else ""
+            row[m.name] = "–" if value is None else f"{value:.2f}"
         if line.against is not None:
             row[f"beats {line.against.baseline} by"] = shown(line.against.difference, signed=True)
             row["p"] = f"{line.against.adjusted:.3f}"
+        if line.kind != "reference":
+            row |= {"passes": f"{line.passes:.0f}", "s": f"{line.seconds:.1f}"}
+            if failed:
+                row["failed"] = f"{line.failed}/{line.cases}" if line.failed else ""
         out.append(row)
     return out
 
 
+MARKS = "* baseline   ~ its interval overlaps that of random answers   s: seconds a case"
+
+
 def _mark(line: Line) -> str:
-    if line.kind == "reference":
-        return "reference"
-    return "; ".join(
-        s for s in ("baseline" * (line.kind == "baseline"), "overlaps random" * line.at_random) if s
-    )
+    return "*" * (line.kind == "baseline") + "~" * line.at_random
 
 
 def shown(measured: Measured, signed: bool = False) -> str:
@@ -253,7 +254,7 @@ def shown(measured: Measured, signed: bool = False) -> str:
     if measured.estimate is None:
         return "–"
     sign = "+" if signed else ""
-    middle = f"{measured.estimate:{sign}.3f}"
+    middle = f"{measured.estimate:{sign}.2f}"
     if measured.low is None or measured.high is None:
         return middle
-    return f"{middle} [{measured.low:{sign}.2f}, {measured.high:{sign}.2f}]"
+    return f"{middle} [{measured.low:.2f}, {measured.high:.2f}]"

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from prosect.bench.leaderboard import content, rows
+from prosect.bench.leaderboard import MARKS, content, rows
 from prosect.bench.leaderboard import shown as said
 from prosect.bench.plan import Asked, Plan, planned
 from prosect.bench.written import PAGE, bench
@@ -38,7 +38,7 @@ def command(
             for reason in line.reasons:
                 sys.stdout.write(f"{line.name} failed: {reason}\n")
         sys.stdout.write("\n")
-    sys.stdout.write(f"* baseline, ~ interval overlaps that of random answers\n{folder / PAGE}\n")
+    sys.stdout.write(f"{MARKS}\n{folder / PAGE}\n")
 
 
 def calibrated(

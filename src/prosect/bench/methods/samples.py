@@ -68,10 +68,11 @@ def _distance(trusted: Float[Tensor, "n d"], asked: Float[Tensor, "m d"]) -> Flo
 
 
 def _site(given: Given) -> str:
-    """Where activations are compared: the end of the middle block, or the last layer before the outputs."""
+    """Where activations are compared: the end of the last block, where all was written that the network computed, or the
+    last layer before the outputs."""
     model = given.model
     if model.n_layers:
-        return f"resid_post.{(model.n_layers - 1) // 2}"
+        return f"resid_post.{model.n_layers - 1}"
     parts = [n for n, m in model.module.named_modules() if n and n in model.sites and not list(m.children())]
     if len(parts) < 2:
         raise Unsupported("a network with a single layer", "a hidden layer")
