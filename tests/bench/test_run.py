@@ -80,6 +80,7 @@ def test_a_leaderboard(done):
         assert line.at_random
     assert verify(out)
     page = (out / "leaderboard.html").read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>") and "&lt;" not in page.partition("<main>")[0]
     assert "no such luck" in page and "http-equiv" in page and "src=" not in page
     assert [b["task"] for b in json.loads((out / "leaderboard.json").read_text())["boards"]] == ["features"]
 

@@ -15,9 +15,9 @@ from prosect.report.page import asset, policy
 from prosect.report.text import prose
 
 STYLE = (
-    ".bench td.fig{min-width:18rem}.bench td,.bench th{white-space:nowrap;padding:.25rem .7rem .25rem 0;"
+    ".bench td.fig{min-width:15rem}.bench td,.bench th{white-space:nowrap;padding:.25rem .7rem .25rem 0;"
     "text-align:left;font-variant-numeric:tabular-nums}.bench tr.reference{color:var(--muted)}"
-    ".bench .why{white-space:normal}"
+    ".bench .why{white-space:normal;min-width:11rem}"
 )
 SAYS = (
     "Scores are means over organisms of means over their seeds; bars are 95 % intervals over seeds, and say nothing "
@@ -33,10 +33,13 @@ def page(plan: Plan, found: Sequence[Board]) -> str:
     seeds = "sealed seeds" if plan.sealed else "public seeds"
     body = [
         element(
-            "header", element("p", "prosect bench", class_="kicker"), element("h1", f"{plan.suite}, {seeds}")
+            "header",
+            element("p", "prosect bench", class_="kicker"),
+            element("h1", f"{plan.suite}, {seeds}"),
+            element("p", SAYS),
+            element("p", f"Hash of the sealed seed: {plan.sealed}") if plan.sealed else None,
+            class_="top",
         ),
-        element("p", SAYS),
-        element("p", f"Hash of the sealed seed: {plan.sealed}") if plan.sealed else None,
         *(_board(b) for b in found),
     ]
     head = element(
@@ -47,9 +50,8 @@ def page(plan: Plan, found: Sequence[Board]) -> str:
         element("title", f"prosect bench: {plan.suite}"),
         element("style", Markup(style)),
     )
-    return (
-        "<!doctype html>\n" + element("html", head, element("body", element("main", body)), lang="en") + "\n"
-    )
+    whole = element("html", head, element("body", element("main", body)), lang="en")
+    return Markup("<!doctype html>\n") + whole + "\n"
 
 
 def _board(board: Board) -> Markup:
@@ -81,7 +83,7 @@ def _board(board: Board) -> Markup:
                 element("tbody", rows, foot),
                 class_="plain bench",
             ),
-            class_="scroll",
+            class_="scroll wide",
         ),
         element("ul", [element("li", f"{name} failed: {prose(why, 600)}") for name, why in reasons])
         if reasons
