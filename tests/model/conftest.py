@@ -1,7 +1,5 @@
 """Tiny networks of many families, every weight random: default norms (gain 1, bias 0) would hide errors."""
 
-import functools
-
 import pytest
 import torch
 from torch import nn
@@ -136,10 +134,46 @@ def network():
     return lambda name, seed=0: randomised(_family(name), seed)
 
 
+def _state(module):
+    """What a test may leave behind in a network that others share: hooks, changed methods, written weights."""
+    hooks = [
+        h for m in module.modules() for h in (*m._forward_hooks.values(), *m._forward_pre_hooks.values())
+    ]
+    hung = len(
+        [h for h in hooks if not h.__module__.startswith("transformers")]
+    )  # whose own stay once asked for
+    changed = ["forward" in vars(m) for m in module.modules()]
+    return hung, changed, [p._version for p in module.parameters()]
+
+
 @pytest.fixture(scope="session")
-def opened():
+def _shared():
+    """Every model that tests share so far, by name, with its state when it was opened."""
+    return {}
+
+
+@pytest.fixture(scope="session")
+def opened(_shared):
     """name → an open model of that family, checked once for all tests."""
-    return functools.cache(lambda name: Model.of(randomised(_family(name)), name=name))
+
+    def open_(name):
+        if name not in _shared:
+            model = Model.of(randomised(_family(name)), name=name)
+            _shared[name] = model, _state(model.module)
+        return _shared[name][0]
+
+    return open_
+
+
+@pytest.fixture(autouse=True)
+def _left_as_it_was(_shared):
+    """A test that changes a shared network fails itself, not those that happen to come after it."""
+    yield
+    for name, (model, before) in list(_shared.items()):
+        after = _state(model.module)
+        if after != before:
+            del _shared[name]  # the next test gets a new one
+        assert after == before, f"{name} was left changed; take one of the test's own from `network`"
 
 
 @pytest.fixture(scope="session")
