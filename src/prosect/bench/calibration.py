@@ -57,12 +57,6 @@ class Measured:
     components: int
     changes: Mapping[str, Any]
 
-    @property
-    def words(self) -> str:
-        """Kind of component, decade of their number, and the size: `10 to 99 neurons: 1 layer, ...`."""
-        low = 10 ** (len(str(self.components)) - 1)
-        return f"{low} to {10 * low - 1} {self.kind}: {self.size}"
-
 
 ORGANISMS: dict[str, Measured] = {
     "planted": Measured("1 layer, 97 tokens, 48 neurons", "neurons", 48, SMALL),
@@ -184,13 +178,16 @@ def counted(found: Sequence[Json]) -> list[Calibration]:
             _tally(r["claims"], method, side)
             for r in sorted((r for r in found if r["target"] == target), key=lambda r: r["seed"])
         ]
+        known = ORGANISMS[target]
         made = rates(
             method,
             side,
             f"organism:{target}",
             table,
             code=code_of(method),
-            size=ORGANISMS[target].words,
+            size=known.size,
+            kind=known.kind,
+            components=known.components,
             seed=Seed(0).child("calibrate", target, method, side),
         )
         out.append(made)

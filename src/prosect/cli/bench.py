@@ -67,7 +67,7 @@ def calibrated(
             "precision": said(c.precision),
             "recall": said(c.recall),
             "seeds": c.seeds,
-            "components": c.size,
+            "components": f"{c.decade} {c.kind}".strip(),
         }
         for c in made
     ]

@@ -311,6 +311,9 @@ class Calibration(Record):
         recall: share of the organism's true parts that were supported.
         seeds: organisms used.
         code: digest of the method's source, so that a changed method is "never measured".
+        size: of the organism, in words.
+        kind: what the components are: ``neurons``, ``heads``, ``latents``.
+        components: how many of them one organism has.
     """
 
     method: str
@@ -323,6 +326,16 @@ class Calibration(Record):
     seeds: int
     code: str
     size: str = ""
+    kind: str = ""
+    components: int | None = None
+
+    @property
+    def decade(self) -> str:
+        """Power of ten that the number of components is in, such as ``10 to 99``; empty where it is not known."""
+        if self.components is None:
+            return ""
+        low = 10 ** (len(str(self.components)) - 1)
+        return f"{low} to {10 * low - 1}"
 
 
 class Opening(Record):

@@ -207,6 +207,8 @@ def calibrate(
     *,
     code: str,
     size: str = "",
+    kind: str = "",
+    components: int | None = None,
     seed: Seed,
 ) -> Calibration:
     """Error rates of a method over organism seeds.
@@ -219,6 +221,8 @@ def calibrate(
             true parts supported.
         code: digest of the method's source.
         size: of the organism, in words.
+        kind: what its components are.
+        components: how many there are.
         seed: of the resampling over seeds.
     """
     table = np.array(per_seed, dtype=float).reshape(len(per_seed), 4)
@@ -233,6 +237,8 @@ def calibrate(
         seeds=len(per_seed),
         code=code,
         size=size,
+        kind=kind,
+        components=components,
     )
 
 
