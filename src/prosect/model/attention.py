@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,6 +28,12 @@ q, k, v and z come as (rows, positions, heads, d_head); scores and probs as (row
 """
 
 _tap: ContextVar[Tap | None] = ContextVar("tap", default=None)
+
+
+def _met(
+    tap: Tap | None, module: nn.Module, quantity: str, x: Tensor, allowed: Tensor | None = None
+) -> Tensor:
+    return x if tap is None else tap(module, quantity, x, allowed)
 
 
 def attention(
@@ -57,11 +64,7 @@ def attention(
     Returns:
         (rows, queries, heads, d_value), and the probabilities.
     """
-    tap = _tap.get()
-
-    def at(quantity: str, x: Tensor, allowed: Tensor | None = None) -> Tensor:
-        return x if tap is None else tap(module, quantity, x, allowed)
-
+    at = partial(_met, _tap.get(), module)
     query = at("q", query.transpose(1, 2)).transpose(1, 2)
     key = at("k", key.transpose(1, 2)).transpose(1, 2)
     value = at("v", value.transpose(1, 2)).transpose(1, 2)

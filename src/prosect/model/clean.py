@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -135,8 +136,8 @@ def record(model: Model, batch: Batch, reads: Reads) -> Clean:
 
     handles = []
     for module, one in zip(modules, seen, strict=True):
-        handles.append(module.register_forward_pre_hook(_entering(one), with_kwargs=True))
-        handles.append(module.register_forward_hook(_leaving(one)))
+        handles.append(module.register_forward_pre_hook(partial(_entering, one), with_kwargs=True))
+        handles.append(module.register_forward_hook(partial(_leaving, one)))
     try:
         with settled(model.module), routed(model.module, attend):
             output = main_output(model.runner.forward(model.runner.forward.arguments(batch)))
@@ -178,23 +179,17 @@ def _given(gave: Any) -> Tensor:
     return torch.zeros(0) if found is None else found
 
 
-def _entering(seen: _Seen) -> Callable[..., None]:
-    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        x = main_input(args, kwargs)
-        if x is not None:
-            seen.given = x.clone()  # some models write into their stream later
-            args, kwargs = with_main_input(args, kwargs, x.new_zeros(0))
-        seen.calls.append((args, kwargs))
-
-    return hook
+def _entering(seen: _Seen, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    x = main_input(args, kwargs)
+    if x is not None:
+        seen.given = x.clone()  # some models write into their stream later
+        args, kwargs = with_main_input(args, kwargs, x.new_zeros(0))
+    seen.calls.append((args, kwargs))
 
 
-def _leaving(seen: _Seen) -> Callable[..., None]:
-    def hook(_: nn.Module, __: Any, output: Any) -> None:
-        x = main_output(output)
-        seen.gave = output if x is None else with_main_output(output, x.clone())
-
-    return hook
+def _leaving(seen: _Seen, _: nn.Module, __: Any, output: Any) -> None:
+    x = main_output(output)
+    seen.gave = output if x is None else with_main_output(output, x.clone())
 
 
 def _causal(mask: Tensor | None) -> bool:

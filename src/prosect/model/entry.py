@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -85,6 +86,12 @@ def _empty(output: Any) -> Any:
     return None if isinstance(output, Tensor) else with_main_output(output, torch.zeros(0))
 
 
+def _handed_on(container: Any, given: Tensor | None, *args: Any, **kwargs: Any) -> Any:
+    """In place of a block's forward: what it is told to give, or else what it was given."""
+    x = main_input(args, kwargs) if given is None else given
+    return x if container is None or x is None else with_main_output(container, x)
+
+
 @contextmanager
 def entered(blocks: Blocks, after: After) -> Iterator[None]:
     """The model with its first blocks giving what they are told, for as long as the block lasts.
@@ -95,19 +102,12 @@ def entered(blocks: Blocks, after: After) -> Iterator[None]:
     if not 0 <= after.layer < len(blocks.modules):
         raise BadInput(f"block {after.layer}", f"one from 0 to {len(blocks.modules) - 1}")
 
-    def giving(layer: int) -> Any:
-        container = blocks.outputs[layer]
-
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            x = after.resid if layer == after.layer else main_input(args, kwargs)
-            return x if container is None or x is None else with_main_output(container, x)
-
-        return forward
-
     replaced = blocks.modules[: after.layer + 1]
     try:
         for layer, module in enumerate(replaced):
-            module.forward = giving(layer)
+            module.forward = partial(
+                _handed_on, blocks.outputs[layer], after.resid if layer == after.layer else None
+            )
         yield
     finally:
         for module in replaced:

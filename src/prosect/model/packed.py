@@ -9,9 +9,10 @@ bypassed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -321,10 +322,10 @@ class _Pass:
         with ExitStack() as stack:
             for place, due in self.taps.items():
                 if place.side == "in":
-                    hook = self._entering(place, due)
+                    hook = partial(self._entering, place, due)
                     stack.callback(place.module.register_forward_pre_hook(hook, with_kwargs=True).remove)
                 elif place.side == "out":
-                    stack.callback(place.module.register_forward_hook(self._leaving(due)).remove)
+                    stack.callback(place.module.register_forward_hook(partial(self._leaving, due)).remove)
             yield
 
     def _met(self, raw: Tensor, due: Sequence[tuple[int, Bound]]) -> Tensor:
@@ -335,30 +336,31 @@ class _Pass:
         new = self._edited(flat, self.ids, due)
         return raw if new is flat else new.reshape(raw.shape)
 
-    def _entering(self, place: Place, due: Sequence[tuple[int, Bound]]) -> Callable[..., Any]:
-        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            x = main_input(args, kwargs)
-            if x is None:
-                raise Unsupported(f"{due[0][1].words}", "a module that is given a tensor")
-            new = self._met(x, due)
-            if new is x:
-                return None
-            if place.through:
-                x.copy_(new)
-                return None
-            return with_main_input(args, kwargs, new)
+    def _entering(
+        self,
+        place: Place,
+        due: Sequence[tuple[int, Bound]],
+        _: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        x = main_input(args, kwargs)
+        if x is None:
+            raise Unsupported(f"{due[0][1].words}", "a module that is given a tensor")
+        new = self._met(x, due)
+        if new is x:
+            return None
+        if place.through:
+            x.copy_(new)
+            return None
+        return with_main_input(args, kwargs, new)
 
-        return hook
-
-    def _leaving(self, due: Sequence[tuple[int, Bound]]) -> Callable[..., Any]:
-        def hook(_: nn.Module, __: Any, output: Any) -> Any:
-            x = main_output(output)
-            if x is None:
-                raise Unsupported(f"{due[0][1].words}", "a module that gives a tensor")
-            new = self._met(x, due)
-            return None if new is x else with_main_output(output, new)
-
-        return hook
+    def _leaving(self, due: Sequence[tuple[int, Bound]], _: nn.Module, __: Any, output: Any) -> Any:
+        x = main_output(output)
+        if x is None:
+            raise Unsupported(f"{due[0][1].words}", "a module that gives a tensor")
+        new = self._met(x, due)
+        return None if new is x else with_main_output(output, new)
 
     def _tail(self, x: Tensor) -> Tensor:
         """What the model makes of the stream after its blocks: tokens as rows of one position."""

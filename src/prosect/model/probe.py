@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -153,8 +153,8 @@ def probe(module: nn.Module, example: Batch) -> Probe:
     handles = []
     open_modules: list[nn.Module] = []
     for m in module.modules():
-        handles.append(m.register_forward_pre_hook(_entering(seen, open_modules), with_kwargs=True))
-        handles.append(m.register_forward_hook(_leaving(seen, open_modules)))
+        handles.append(m.register_forward_pre_hook(partial(_entering, seen, open_modules), with_kwargs=True))
+        handles.append(m.register_forward_hook(partial(_leaving, seen, open_modules)))
     try:
         with settled(module), _Softmaxes(seen, open_modules):
             forward(arguments)
@@ -193,27 +193,23 @@ def probe(module: nn.Module, example: Batch) -> Probe:
 
 
 def _entering(
-    seen: Probe, open_modules: list[nn.Module]
-) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
-    def hook(m: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        open_modules.append(m)
-        x = main_input(args, kwargs)
-        seen.inputs.setdefault(id(m), []).append(x)
-        seen.note(m, "in", x)
-        seen.arguments[id(m)] = (args, kwargs)
-
-    return hook
+    seen: Probe, open_modules: list[nn.Module], m: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    open_modules.append(m)
+    x = main_input(args, kwargs)
+    seen.inputs.setdefault(id(m), []).append(x)
+    seen.note(m, "in", x)
+    seen.arguments[id(m)] = (args, kwargs)
 
 
-def _leaving(seen: Probe, open_modules: list[nn.Module]) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
-    def hook(m: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if open_modules:
-            open_modules.pop()
-        x = main_output(output)
-        seen.outputs.setdefault(id(m), []).append(x)
-        seen.note(m, "out", x)
-
-    return hook
+def _leaving(
+    seen: Probe, open_modules: list[nn.Module], m: nn.Module, args: tuple[Any, ...], output: Any
+) -> None:
+    if open_modules:
+        open_modules.pop()
+    x = main_output(output)
+    seen.outputs.setdefault(id(m), []).append(x)
+    seen.note(m, "out", x)
 
 
 def mixes(seen: Probe, module: nn.Module) -> bool:

@@ -6,9 +6,10 @@ as long as the pass: they are removed whatever happens in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -105,11 +106,11 @@ class Taps:
             for tap in (*[t for t in taps if t.place.through], *[t for t in taps if not t.place.through]):
                 at, key = tap.place.module, id(tap)
                 if tap.place.side == "in":
-                    at._forward_pre_hooks[key] = _entering(self, tap)
+                    at._forward_pre_hooks[key] = partial(_entering, self, tap)
                     at._forward_pre_hooks_with_kwargs[key] = True
                     hung += (at._forward_pre_hooks, key), (at._forward_pre_hooks_with_kwargs, key)
                 elif tap.place.side == "out":
-                    at._forward_hooks[key] = _leaving(self, tap)
+                    at._forward_hooks[key] = partial(_leaving, self, tap)
                     hung.append((at._forward_hooks, key))
             if route or any(tap.place.inside for tap in taps):
                 with routed(module, self._inside):
@@ -289,25 +290,17 @@ def _miscounted(site: Site, fired: int) -> BadInput:
     )
 
 
-def _entering(taps: Taps, tap: Tap) -> Callable[..., Any]:
-    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        x = main_input(args, kwargs)
-        if x is None:
-            raise Unsupported(f"the input of {type(tap.place.module).__name__}", "a module given a tensor")
-        new = taps.meet(tap, x)
-        return None if new is x else with_main_input(args, kwargs, new)
-
-    return hook
+def _entering(taps: Taps, tap: Tap, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    x = main_input(args, kwargs)
+    if x is None:
+        raise Unsupported(f"the input of {type(tap.place.module).__name__}", "a module given a tensor")
+    new = taps.meet(tap, x)
+    return None if new is x else with_main_input(args, kwargs, new)
 
 
-def _leaving(taps: Taps, tap: Tap) -> Callable[..., Any]:
-    def hook(_: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        x = main_output(output)
-        if x is None:
-            raise Unsupported(
-                f"the output of {type(tap.place.module).__name__}", "a module that gives a tensor"
-            )
-        new = taps.meet(tap, x)
-        return None if new is x else with_main_output(output, new)
-
-    return hook
+def _leaving(taps: Taps, tap: Tap, _: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+    x = main_output(output)
+    if x is None:
+        raise Unsupported(f"the output of {type(tap.place.module).__name__}", "a module that gives a tensor")
+    new = taps.meet(tap, x)
+    return None if new is x else with_main_output(output, new)
