@@ -31,11 +31,11 @@ tokens = 4000
 rounds = 1
 seal = false
 [probe]
-tokens = 4000
+tokens = 2000
 [lens]
-steps = 40
+steps = 15
 [flow]
-rows = 8
+rows = 5
 [steer]
 token = "("
 strengths = [-1.0, 1.0]
