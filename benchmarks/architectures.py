@@ -1,6 +1,6 @@
 """How many architectures open: every causal language model type of the installed transformers, built small.
 
-Run with ``python benchmarks/coverage.py [--json PATH] [TYPE ...]``; all types take a few minutes on one core.
+Run with ``python benchmarks/architectures.py [--json PATH] [TYPE ...]``; all types take a few minutes on one core.
 """
 
 from __future__ import annotations
