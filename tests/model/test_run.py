@@ -118,6 +118,27 @@ def test_nothing_is_left_behind_after_an_exception(opened, tokens):
     assert torch.equal(model.run(tokens()).output, bare(model, tokens()))
 
 
+def test_what_others_have_hung_on_a_module_or_put_in_it_stays_and_comes_first(network, tokens):
+    model = Model.of(network("gpt2"), check=False)
+    block, norm = model.module.transformer.h[0].mlp, model.module.transformer.ln_f
+    plain, forward = model.run(tokens(), ["mlp_out.0"]), norm.forward
+    norm.forward = lambda x: forward(x) * 2
+    given = vars(norm)["forward"]
+    handle = block.register_forward_hook(lambda _m, _a, out: out + 1)
+    changed = model.run(tokens(), ["mlp_out.0", "final_norm"])
+    assert torch.equal(changed["mlp_out.0"], plain["mlp_out.0"] + 1)
+    last = model.run(tokens(), ["resid_post.1"])["resid_post.1"]
+    assert torch.equal(changed["final_norm"], 2 * forward(last))
+    assert vars(norm)["forward"] is given
+    zeroed = model.run(tokens(), ["mlp_out.0"], [e.zero("mlp_out.0")])
+    assert (zeroed["mlp_out.0"] == 0).all()  # an edit is made of what the hook gave
+    handle.remove()
+    del norm.forward
+    assert torch.equal(model.run(tokens()).output, plain.output)
+    assert hooks(model.module) == 0
+    assert not any("forward" in vars(m) for m in model.module.modules())
+
+
 def test_dropout_and_batch_norm_are_off_during_a_pass(small):
     model, image = small("cnn")
     model.module.train()

@@ -103,6 +103,7 @@ def entered(blocks: Blocks, after: After) -> Iterator[None]:
         raise BadInput(f"block {after.layer}", f"one from 0 to {len(blocks.modules) - 1}")
 
     replaced = blocks.modules[: after.layer + 1]
+    own = [vars(module).get("forward") for module in replaced]
     try:
         for layer, module in enumerate(replaced):
             module.forward = partial(
@@ -110,5 +111,7 @@ def entered(blocks: Blocks, after: After) -> Iterator[None]:
             )
         yield
     finally:
-        for module in replaced:
-            module.__dict__.pop("forward", None)
+        for module, forward in zip(replaced, own, strict=True):
+            vars(module).pop("forward", None)
+            if forward is not None:  # somebody else had put it there
+                vars(module)["forward"] = forward

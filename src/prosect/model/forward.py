@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 
 from prosect.core.errors import BadInput
 from prosect.data.batch import Batch
+
+_FUSED = (nn.MultiheadAttention, nn.TransformerEncoder, nn.TransformerEncoderLayer)
 
 
 @contextmanager
@@ -69,6 +72,11 @@ class Forward:
         self._known = frozenset(self.names)
         self.takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
         self.fixed: dict[str, Any] = {"use_cache": False} if "use_cache" in self.names else {}
+
+    @cached_property
+    def looks_for_hooks(self) -> bool:
+        """Whether some module in it takes a kernel for all it holds unless there are hooks inside."""
+        return any(isinstance(m, _FUSED) for m in self.module.modules())
 
     @property
     def first(self) -> str:

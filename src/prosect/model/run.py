@@ -103,7 +103,16 @@ class Runner:
         counted = False
         while True:
             rows = [b for b, _ in blocks]
-            taps = Taps(wanted, rows, len(batch), positions, grad, self._overwritten, stop_early)
+            taps = Taps(
+                wanted,
+                rows,
+                len(batch),
+                positions,
+                grad,
+                self._overwritten,
+                stop_early,
+                self.forward.looks_for_hooks,
+            )
             for block, edits in blocks:
                 for bound in edits:
                     taps.edit(block, bound)
