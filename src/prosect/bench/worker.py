@@ -72,7 +72,7 @@ def _forked(folder: str, seconds: float) -> str:
     pid = os.fork()
     if pid == 0:
         os.setsid()
-        _dies_with_parent()
+        dies_with_parent()
         nowhere = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(nowhere, stream)
@@ -91,8 +91,8 @@ def _forked(folder: str, seconds: float) -> str:
     return f"past its budget of {seconds:g} seconds"
 
 
-def _dies_with_parent() -> None:
-    """Where the system allows it: a method outlives nobody who waits for it."""
+def dies_with_parent() -> None:
+    """Where the system allows it: this process outlives nobody who waits for it."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, on Linux
 
