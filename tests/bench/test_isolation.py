@@ -1,7 +1,7 @@
 """What a method's process can reach, what it hands back, and what becomes of one that fails."""
 
-import subprocess
-import sys
+import json
+import tempfile
 
 import pytest
 import torch
@@ -21,8 +21,15 @@ from prosect.organisms import induction
 
 
 @pytest.fixture(scope="module")
-def isolated():
-    with Isolated() as made:
+def place(tmp_path_factory):
+    """The folder that processes are started in."""
+    return tmp_path_factory.mktemp("place")
+
+
+@pytest.fixture(scope="module")
+def isolated(place):
+    with pytest.MonkeyPatch.context() as patched, Isolated() as made:
+        patched.setattr(tempfile, "tempdir", str(place))
         yield made
 
 
@@ -77,15 +84,16 @@ def test_a_method_sees_its_data_and_nothing_else(isolated, given, monkeypatch):
     assert "'about': {'active': 1.0, 'count': 4}" in said and "'arguments': ['" in said
 
 
-def test_the_process_that_waits_has_no_organism_in_it():
+def test_the_process_that_waits_has_no_organism_in_it(isolated, given, place, monkeypatch):
+    """Though it has imported whatever methods use."""
     homes = sorted({f.__module__ for r in (METHODS, BASELINES) for f in map(r.get, r)})
     homes = [h for h in homes if h.startswith("prosect.bench.methods")]
-    code = (
-        f"import sys, prosect.bench.worker, prosect.model, {', '.join(homes)}\n"
-        "print([m for m in sys.modules if m.startswith('prosect.organisms')])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
-    assert done.stdout.strip() == "[]", done.stderr
+    every = ["prosect.model", *homes, "benched_seen"]
+    monkeypatch.setattr("prosect.bench.isolation.preloaded", lambda order, plan: every)
+    assert ask(isolated, given, "axes").answer is not None
+    seen = json.loads((place / "seen.json").read_text())
+    assert set(every[:-1]) <= set(seen) and len(homes) > 4
+    assert not [m for m in seen if m.startswith("prosect.organisms")]
 
 
 def test_a_decoder_is_opened_and_run_where_its_builder_is_not(isolated, monkeypatch):
