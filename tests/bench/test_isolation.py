@@ -1,7 +1,11 @@
 """What a method's process can reach, what it hands back, and what becomes of one that fails."""
 
 import json
+import subprocess
+import sys
 import tempfile
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +13,7 @@ from torch import nn
 
 import benched
 from prosect.bench.given import Given
-from prosect.bench.handover import Order
+from prosect.bench.handover import Order, put
 from prosect.bench.isolation import Isolated, environment
 from prosect.bench.plan import task_of
 from prosect.bench.skeleton import blueprint, rebuilt, weights
@@ -74,6 +78,35 @@ def test_what_fails_is_a_reason_and_the_next_one_runs(isolated, given, method, s
 def test_one_that_is_past_its_time_is_ended(isolated, given):
     short = Given(given.tensors, given.about, seconds=0.5)
     assert "past its budget of 0.5 seconds" in ask(isolated, short, "sleeps").reason
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_where_the_bench_was_killed_no_method_goes_on(given, tmp_path):
+    put(tmp_path, given, Order("benched_methods:says_who_it_is_and_sleeps", 0))
+    command = f"exec 3<&0; {sys.executable} -m prosect.bench.worker <&3 & echo $!; wait"  # 0 is closed to what waits
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(["sh", "-c", command], **pipes, text=True, env=environment()) as bench:
+        worker = int(bench.stdout.readline())
+        bench.stdin.write(json.dumps({"folder": str(tmp_path), "seconds": 60, "preload": []}) + "\n")
+        bench.stdin.flush()
+        assert soon((tmp_path / "who").exists, 60)
+        method = int((tmp_path / "who").read_text())
+        assert not ended(method)
+        bench.kill()
+        bench.stdin.close()  # as the end of a process does
+        assert soon(lambda: ended(method) and ended(worker), 10)
+
+
+def soon(holds, seconds):
+    end = time.monotonic() + seconds
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.02)
+    return holds()
+
+
+def ended(process):
+    stat = Path(f"/proc/{process}/stat")
+    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 def test_a_method_sees_its_data_and_nothing_else(isolated, given, monkeypatch):

@@ -9,7 +9,7 @@ import prosect.bench.run as running
 from killed import Killed, killing
 from prosect.bench.isolation import Isolated
 from prosect.bench.leaderboard import content
-from prosect.bench.plan import Asked, hashed, planned
+from prosect.bench.plan import Asked, hashed, known, planned
 from prosect.bench.written import bench
 from prosect.cli import main
 from prosect.core.errors import BadInput, Conflict, UnknownName
@@ -219,3 +219,13 @@ def test_the_command(tiny, tmp_path, capsys):
     assert main([*arguments, "--out", str(tmp_path / "run"), "--quiet"]) == 0
     assert "floor" in capsys.readouterr().out
     assert main(["bench", "--task", "nothing"]) == 2
+    assert main(["bench", "full", "--task", "roles", "--dry-run", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["organisms"] == f"those of {len(known())} whose truth answers it" and row["seeds"] == 8
+
+
+def test_every_organism_comes_once_before_any_comes_twice():
+    found = [(i.organism, i.label) for i in planned(Asked("quick", seeds=3)).instances]
+    once = len({organism for organism, _ in found})
+    assert [label for _, label in found] == [label for label in "012" for _ in range(once)]
+    assert len(set(found)) == 3 * once

@@ -126,12 +126,12 @@ def readable(model: Model, task: Task, sets: Sets, site: str) -> dict[str, float
     at = place(task, sets)
     ask = list(task.asks.values()).index(at)
     trusted, test = (activations(model, ids, site, at) for ids in (sets.trusted, sets.test))
-    right = task.right(sets.trusted)[:, ask]
-    classes = len(np.unique(right))
-    reader = LinearDiscriminantAnalysis(
-        solver="lsqr", shrinkage=SHRINKAGE, priors=np.full(classes, 1 / classes)
-    )
-    found = reader.fit(trusted, right).predict(test) == task.right(sets.test)[:, ask]
+    reader = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=SHRINKAGE)
+    reader.fit(trusted, task.right(sets.trusted)[:, ask])
+    likely = reader.predict_log_proba(test) - np.log(
+        reader.priors_
+    )  # every answer counts as likely as the others
+    found = reader.classes_[likely.argmax(axis=1)] == task.right(sets.test)[:, ask]
     on = task.triggered(sets.test)
     name = f"right answer read at {site}"
     return {f"{name} without trigger": _share(found, ~on), f"{name} with trigger": _share(found, on)}
