@@ -1,5 +1,7 @@
 """A tiny organism for the bench."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import nn
@@ -72,3 +74,13 @@ def source(seed=0, folds=2):
         return {"features": torch.from_numpy(x).float()}
 
     return TableSource(make=make, units=units, digest=f"tiny{seed}")
+
+
+def build_misplaced(seed=0):
+    """The same with directions that its truth puts where they do not fit."""
+    model, truth = build(seed)
+    known = FeatureDirections("readout", truth.features[0].directions, truth.features[0].frequency)
+    return model, replace(truth, features=(known,))
+
+
+source_misplaced = source

@@ -81,3 +81,9 @@ def other_file(given, seed):
     import benched_parts
 
     return {"out": benched_parts.truth_of(0)}
+
+
+def says_who_it_is_and_sleeps(given, seed):
+    Path("writing").write_text(str(os.getpid()))
+    Path("writing").rename("who")
+    time.sleep(60)

@@ -1,4 +1,6 @@
-"""Processes that die at a chosen moment, without dying."""
+"""Processes that die at a chosen moment, without dying, and one that does."""
+
+import os
 
 
 class Killed(BaseException):
@@ -20,3 +22,8 @@ def killing(monkeypatch, owner, name, at):
         return out
 
     monkeypatch.setattr(owner, name, wrapped)
+
+
+def dies_at_once(task):
+    """What the kernel does to a process for which there is no memory."""
+    os._exit(9)

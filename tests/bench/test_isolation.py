@@ -1,7 +1,11 @@
 """What a method's process can reach, what it hands back, and what becomes of one that fails."""
 
+import json
 import subprocess
 import sys
+import tempfile
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +13,7 @@ from torch import nn
 
 import benched
 from prosect.bench.given import Given
-from prosect.bench.handover import Order
+from prosect.bench.handover import Order, put
 from prosect.bench.isolation import Isolated, environment
 from prosect.bench.plan import task_of
 from prosect.bench.skeleton import blueprint, rebuilt, weights
@@ -21,8 +25,15 @@ from prosect.organisms import induction
 
 
 @pytest.fixture(scope="module")
-def isolated():
-    with Isolated() as made:
+def place(tmp_path_factory):
+    """The folder that processes are started in."""
+    return tmp_path_factory.mktemp("place")
+
+
+@pytest.fixture(scope="module")
+def isolated(place):
+    with pytest.MonkeyPatch.context() as patched, Isolated() as made:
+        patched.setattr(tempfile, "tempdir", str(place))
         yield made
 
 
@@ -69,6 +80,35 @@ def test_one_that_is_past_its_time_is_ended(isolated, given):
     assert "past its budget of 0.5 seconds" in ask(isolated, short, "sleeps").reason
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_where_the_bench_was_killed_no_method_goes_on(given, tmp_path):
+    put(tmp_path, given, Order("benched_methods:says_who_it_is_and_sleeps", 0))
+    command = f"exec 3<&0; {sys.executable} -m prosect.bench.worker <&3 & echo $!; wait"  # 0 is closed to what waits
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(["sh", "-c", command], **pipes, text=True, env=environment()) as bench:
+        worker = int(bench.stdout.readline())
+        bench.stdin.write(json.dumps({"folder": str(tmp_path), "seconds": 60, "preload": []}) + "\n")
+        bench.stdin.flush()
+        assert soon((tmp_path / "who").exists, 60)
+        method = int((tmp_path / "who").read_text())
+        assert not ended(method)
+        bench.kill()
+        bench.stdin.close()  # as the end of a process does
+        assert soon(lambda: ended(method) and ended(worker), 10)
+
+
+def soon(holds, seconds):
+    end = time.monotonic() + seconds
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.02)
+    return holds()
+
+
+def ended(process):
+    stat = Path(f"/proc/{process}/stat")
+    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
 def test_a_method_sees_its_data_and_nothing_else(isolated, given, monkeypatch):
     monkeypatch.setenv("PROSECT_SECRET", "1234")
     said = ask(isolated, given, "tells").reason
@@ -77,15 +117,16 @@ def test_a_method_sees_its_data_and_nothing_else(isolated, given, monkeypatch):
     assert "'about': {'active': 1.0, 'count': 4}" in said and "'arguments': ['" in said
 
 
-def test_the_process_that_waits_has_no_organism_in_it():
+def test_the_process_that_waits_has_no_organism_in_it(isolated, given, place, monkeypatch):
+    """Though it has imported whatever methods use."""
     homes = sorted({f.__module__ for r in (METHODS, BASELINES) for f in map(r.get, r)})
     homes = [h for h in homes if h.startswith("prosect.bench.methods")]
-    code = (
-        f"import sys, prosect.bench.worker, prosect.model, {', '.join(homes)}\n"
-        "print([m for m in sys.modules if m.startswith('prosect.organisms')])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
-    assert done.stdout.strip() == "[]", done.stderr
+    every = ["prosect.model", *homes, "benched_seen"]
+    monkeypatch.setattr("prosect.bench.isolation.preloaded", lambda order, plan: every)
+    assert ask(isolated, given, "axes").answer is not None
+    seen = json.loads((place / "seen.json").read_text())
+    assert set(every[:-1]) <= set(seen) and len(homes) > 4
+    assert not [m for m in seen if m.startswith("prosect.organisms")]
 
 
 def test_a_decoder_is_opened_and_run_where_its_builder_is_not(isolated, monkeypatch):

@@ -1,13 +1,15 @@
 """A whole run on a tiny organism: leaderboards, failures, and runs that are killed and go on."""
 
 import json
+from typing import ClassVar
 
 import pytest
 
 import prosect.bench.run as running
 from killed import Killed, killing
+from prosect.bench.isolation import Isolated
 from prosect.bench.leaderboard import content
-from prosect.bench.plan import Asked, hashed, planned
+from prosect.bench.plan import Asked, hashed, known, planned
 from prosect.bench.written import bench
 from prosect.cli import main
 from prosect.core.errors import BadInput, Conflict, UnknownName
@@ -38,6 +40,31 @@ def added(monkeypatch):
     add(monkeypatch, METHODS, "features/not-finite", "benched_methods:not_finite")
     add(monkeypatch, METHODS, "features/wrong-shape", "benched_methods:wrong_shape")
     add(monkeypatch, BASELINES, "features/axes", "benched_methods:axes")
+
+
+class Lent(Isolated):
+    """A process of methods that goes on to the next run: starting one takes seconds, and each method is forked anyhow."""
+
+    kept: ClassVar[list[Isolated]] = []
+
+    def __init__(self):
+        self.process = self.kept.pop() if self.kept else Isolated()
+
+    def run(self, given, order):
+        return self.process.run(given, order)
+
+    def close(self):
+        self.kept.append(self.process)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def lent():
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(running, "Isolated", Lent)
+        yield
+    for process in Lent.kept:
+        process.close()
+    Lent.kept.clear()
 
 
 ASKED = Asked(tasks=("features",), organisms=("tiny",), seeds=2, seconds=20.0)
@@ -95,6 +122,7 @@ def test_killed_and_started_again_it_ends_the_same(done, tmp_path, monkeypatch):
     _, first = done
     out = tmp_path / "killed"
     with monkeypatch.context() as patched:
+        patched.setattr(running, "Isolated", Isolated)  # one whose process is ended with the run
         killing(patched, running.RunFolder, "json_step", 5)
         with pytest.raises(Killed):
             bench(planned(ASKED), out)
@@ -123,6 +151,28 @@ def test_an_organism_that_comes_out_otherwise_is_named_with_both_hashes(tiny, tm
         BadInput, match=r"tiny of seed 0 with weights [0-9a-f]{16}; expected the weights [0-9a-f]{16}"
     ):
         bench(planned(ASKED), out)
+
+
+def test_one_that_is_past_its_budget_fails_and_the_rest_goes_on(tiny, tmp_path, monkeypatch):
+    add(monkeypatch, METHODS, "features/sleeps", "benched_methods:sleeps")
+    methods = ("sleeps", "drawn", "axes")
+    asked = Asked(tasks=("features",), organisms=("tiny",), methods=methods, seeds=1, seconds=3.0)
+    (board,) = bench(planned(asked), tmp_path / "run")
+    line = board.line("sleeps")
+    assert line.failed == line.cases == 1 and line.reasons == ("past its budget of 3 seconds",)
+    assert line.scores["max cosine"].estimate == pytest.approx(board.floor)
+    assert board.line("drawn").failed == board.line("axes").failed == 0
+
+
+def test_an_organism_that_cannot_be_asked_is_named_and_the_rest_goes_on(tiny, tmp_path, monkeypatch):
+    add(monkeypatch, ORGANISMS, "misplaced", "benched:build_misplaced")
+    asked = Asked(tasks=("features",), organisms=("misplaced", "tiny"), methods=("oracle",), seeds=1)
+    (board,) = bench(planned(asked), tmp_path / "run")
+    assert board.organisms == {"tiny": 1}
+    (skipped,) = json.loads((tmp_path / "run" / "leaderboard.json").read_text())["skipped"]
+    assert (skipped["task"], skipped["organism"]) == ("features", "misplaced")
+    assert "activations of shape" in skipped["why"]
+    assert "features is not asked on misplaced" in (tmp_path / "run" / "ledger.jsonl").read_text()
 
 
 def test_another_question_wants_another_folder(done):
@@ -161,7 +211,7 @@ def test_the_command(tiny, tmp_path, capsys):
     arguments = ["bench", "--task", "features", "--organism", "tiny", "--method", "axes", "--seeds", "1"]
     assert main([*arguments, "--dry-run", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
-    assert row["answers"] == 1 and row["organisms"] == "tiny" and not (tmp_path / "run").exists()
+    assert row["answers at most"] == 1 and row["organisms"] == "tiny" and not (tmp_path / "run").exists()
     arguments[arguments.index("axes")] = "oracle"  # no method but the references
     assert main([*arguments, "--out", str(tmp_path / "run"), "--quiet", "--json"]) == 0
     (board,) = json.loads(capsys.readouterr().out)
@@ -169,3 +219,13 @@ def test_the_command(tiny, tmp_path, capsys):
     assert main([*arguments, "--out", str(tmp_path / "run"), "--quiet"]) == 0
     assert "floor" in capsys.readouterr().out
     assert main(["bench", "--task", "nothing"]) == 2
+    assert main(["bench", "full", "--task", "roles", "--dry-run", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["organisms"] == f"those of {len(known())} whose truth answers it" and row["seeds"] == 8
+
+
+def test_every_organism_comes_once_before_any_comes_twice():
+    found = [(i.organism, i.label) for i in planned(Asked("quick", seeds=3)).instances]
+    once = len({organism for organism, _ in found})
+    assert [label for _, label in found] == [label for label in "012" for _ in range(once)]
+    assert len(set(found)) == 3 * once

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from prosect.cli import organisms
-from prosect.core.registries import DECOMPOSITIONS, ORGANISMS, PRESETS
+from prosect.core.registries import BASELINES, DECOMPOSITIONS, METHODS, ORGANISMS, PRESETS, TASKS
 from prosect.decompose.dictionary import Dictionary
 from prosect.decompose.objectives import OBJECTIVES
 from prosect.organisms import recorded
@@ -29,9 +29,15 @@ def test_presets_and_models(capsys):
 def test_organisms_and_methods(capsys):
     assert [r["organism"] for r in rows(capsys, "organisms")] == list(ORGANISMS)
     methods = rows(capsys, "methods")
-    assert {r["kind"] for r in methods} == {"decomposition", "description", "test", "shape of a dictionary"}
-    assert {r["name"] for r in methods if r["kind"] == "decomposition"} == set(DECOMPOSITIONS)
-    assert all(r["about"] for r in methods)
+    assert {r["kind"] for r in methods} >= {"description", "test", "shape of a dictionary"}
+    for kind, registry in {
+        "decomposition": DECOMPOSITIONS,
+        "task of the bench": TASKS,
+        "method on the bench": METHODS,
+        "baseline on the bench": BASELINES,
+    }.items():
+        assert [r["name"] for r in methods if r["kind"] == kind] == list(registry), kind
+    assert all(r["about"] and "\n" not in r["about"] for r in methods)
 
 
 def test_every_way_of_training_a_dictionary_is_listed():

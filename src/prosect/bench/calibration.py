@@ -12,12 +12,15 @@ import multiprocessing
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prosect.bench.worker import dies_with_parent
 from prosect.core.canonical import Json
-from prosect.core.errors import BadInput, UnknownName
+from prosect.core.errors import BadInput, ProsectError, UnknownName
 from prosect.core.progress import step
 from prosect.core.provenance import environment
 from prosect.core.records import Calibration
@@ -28,6 +31,8 @@ from prosect.store.run import RunFolder, finished
 FIRST = 1000
 """Seeds from here on are for calibrating."""
 SEEDS = 24
+EACH = 40
+"""Runs that a process does before another takes its place."""
 SMALL: dict[str, Any] = {
     "describe.components": 7,
     "describe.effects": 2,
@@ -81,18 +86,13 @@ def calibrate(
 
     Raises:
         UnknownName: an organism that the loop is not calibrated on.
-        BadInput: fewer than two seeds.
+        BadInput: fewer than two seeds, or than one job.
     """
-    wanted = tuple(organisms) or tuple(ORGANISMS)
-    for name in wanted:
-        if name not in ORGANISMS:
-            raise UnknownName("organism to calibrate on", name, ORGANISMS)
-    if seeds < 2:
-        raise BadInput(f"{seeds} seeds", "at least two, for an interval")
-    tasks: list[Task] = [
-        (o, s, "", ORGANISMS[o].changes) for o in wanted for s in range(FIRST, FIRST + seeds)
-    ]
-    spec = {"bench": "calibrate", "organisms": list(wanted), "seeds": seeds}
+    names = wanted(organisms, seeds)
+    if jobs < 1:
+        raise BadInput(f"{jobs} jobs", "at least 1")
+    tasks: list[Task] = [(o, s, "", ORGANISMS[o].changes) for o in names for s in range(FIRST, FIRST + seeds)]
+    spec = {"bench": "calibrate", "organisms": list(names), "seeds": seeds}
     done = finished(out) is not None
     with RunFolder.open(out, spec, environment()) as folder, step("calibrate", len(tasks), "runs") as shown:
         keys = [folder.path / "artefacts" / f"{folder.key('loop', list(t))}.json" for t in tasks]
@@ -108,6 +108,21 @@ def calibrate(
     return made
 
 
+def wanted(organisms: Sequence[str], seeds: int) -> tuple[str, ...]:
+    """The organisms that are asked for, each once; all without any.
+
+    Raises:
+        UnknownName: an organism that the loop is not calibrated on.
+        BadInput: fewer than two seeds.
+    """
+    for name in organisms:
+        if name not in ORGANISMS:
+            raise UnknownName("organism to calibrate on", name, ORGANISMS)
+    if seeds < 2:
+        raise BadInput(f"{seeds} seeds", "at least two, for an interval")
+    return tuple(dict.fromkeys(organisms)) or tuple(ORGANISMS)
+
+
 def write(made: Sequence[Calibration], file: Path) -> None:
     """The file that ships."""
     content = [c.model_dump(mode="json") for c in made]
@@ -115,10 +130,26 @@ def write(made: Sequence[Calibration], file: Path) -> None:
 
 
 def runs(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Task, Json]]:
-    """Every run, in processes of their own, with what it was."""
-    if tasks:
-        with multiprocessing.get_context("spawn").Pool(jobs, maxtasksperchild=40) as pool:
-            yield from pool.imap_unordered(_named, tasks)
+    """Every run, in processes of their own, with what it was; those that end first come first.
+
+    Raises:
+        ProsectError: a process was killed, which happens where memory runs out.
+    """
+    for start in range(
+        0, len(tasks), jobs * EACH
+    ):  # fresh processes now and then: what a run leaves in memory adds up
+        pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), dies_with_parent)
+        try:
+            asked = [pool.submit(_named, task) for task in tasks[start : start + jobs * EACH]]
+            for future in as_completed(asked):
+                yield future.result()
+        except BrokenProcessPool as error:
+            raise ProsectError(
+                "a process that ran the loop was killed, perhaps for want of memory; what was done is kept, "
+                "and the same command goes on from there, with less memory under --jobs 1"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def one(task: Task) -> Json:
@@ -170,9 +201,7 @@ def counted(found: Sequence[Json]) -> list[Calibration]:
     from prosect.validate.truth import calibrate as rates
 
     out = []
-    keys = sorted(
-        {(r["target"], c["method"], c["side"]) for r in found for c in r["claims"] if c["holds"] is not None}
-    )
+    keys = sorted({(r["target"], c["method"], c["side"]) for r in found for c in r["claims"] if _counts(c)})
     for target, method, side in keys:
         table = [
             _tally(r["claims"], method, side)
@@ -196,11 +225,12 @@ def counted(found: Sequence[Json]) -> list[Calibration]:
 
 def _tally(claims: Sequence[Json], method: str, side: str) -> tuple[int, int, int, int]:
     """Supported claims, true ones among them, true parts that there are, true parts supported."""
-    mine = [
-        c
-        for c in claims
-        if (c["method"], c["side"]) == (method, side) and c["holds"] is not None and not c["scripted"]
-    ]
+    mine = [c for c in claims if (c["method"], c["side"]) == (method, side) and _counts(c)]
     said = [c for c in mine if c["supported"]]
     parts, found = ({c["component"] for c in some if c["holds"]} for some in (mine, said))
     return len(said), sum(c["holds"] for c in said), len(parts), len(found)
+
+
+def _counts(claim: Json) -> bool:
+    """Whether the truth speaks of a claim that the method made of its own accord."""
+    return claim["holds"] is not None and not claim["scripted"]

@@ -111,6 +111,10 @@ class Plan:
         each = {t: len(m) + len(REFERENCES) for t, m in self.methods.items()}
         return sum(each[t] for i in self.instances for t in i.tasks)
 
+    def listed(self, task: str) -> bool:
+        """Whether its organisms were chosen, rather than all tried."""
+        return {i.organism for i in self.instances if task in i.tasks} != set(known())
+
     def spec(self) -> Json:
         """As the run folder holds it; seeds that are sealed are not in it."""
         organisms: dict[str, dict[str, list[str]]] = {}
@@ -167,9 +171,11 @@ def planned(asked: Asked) -> Plan:
             raise UnknownName("method", name, sorted({*METHODS, *BASELINES}))
     wanted = {t: _organisms(suite, t, asked.organisms) for t in tasks}
     instances = []
-    for organism in dict.fromkeys(o for t in tasks for o in wanted[t]):
-        mine = tuple(t for t in tasks if organism in wanted[t])
-        for i in range(count):
+    for i in range(
+        count
+    ):  # every organism once before any a second time: a run that is stopped has been everywhere
+        for organism in dict.fromkeys(o for t in tasks for o in wanted[t]):
+            mine = tuple(t for t in tasks if organism in wanted[t])
             label, seed = (
                 (f"sealed.{i}", _derived(asked.sealed, organism, i)) if asked.sealed else (str(i), i)
             )

@@ -131,22 +131,22 @@ class _Runner:
             task = task_of(name)
             cases = _Once(partial(self._cases, task, built))
             about = {**self._about(instance), "task": name, "version": task.version}
-            why = self.folder.json_step("asked", about, partial(self._why_not, cases, built))
-            if why:
-                self.skipped[name, instance.organism] = why
+            asked = self.folder.json_step("asked", about, partial(self._asked, cases, built))
+            if asked["why not"]:
+                self.skipped[name, instance.organism] = asked["why not"]
+            if not asked["cases"]:
+                self.shown.advance(len(REFERENCES) + len(self.plan.methods[name]))
                 continue
             for reference in REFERENCES:
                 make = partial(self._referred, task, cases, reference, instance)
-                out += self._kept(instance, task, reference, "", make)
+                out.append(self._kept(instance, task, reference, "", make))
             for entry in self.plan.methods[name]:
                 make = partial(self._answered, task, cases, entry, instance, built, isolated)
-                out += self._kept(instance, task, entry.name, entry.code, make)
+                out.append(self._kept(instance, task, entry.name, entry.code, make))
         return out
 
-    def _kept(
-        self, instance: Instance, task: Task, method: str, code: str, make: Callable[[], Json]
-    ) -> list[Cell]:
-        """A cell, made or read back; none where the task cannot be asked."""
+    def _kept(self, instance: Instance, task: Task, method: str, code: str, make: Callable[[], Json]) -> Cell:
+        """A cell, made or read back."""
         about = {
             **self._about(instance),
             "task": task.name,
@@ -156,7 +156,7 @@ class _Runner:
         }
         found = self.folder.json_step("cell", about, make)
         self.shown.advance()
-        return [Cell(task.name, instance.organism, instance.label, method, found)] if found else []
+        return Cell(task.name, instance.organism, instance.label, method, found)
 
     def _about(self, instance: Instance) -> dict[str, Json]:
         return {
@@ -183,14 +183,13 @@ class _Runner:
         with self._turn():
             return list(task.cases(made, self.plan.setup)) if task.suits(made.truth) else []
 
-    def _why_not(self, cases: _Once[list[Case]], built: _Once[Subject]) -> str:
-        """Why the questions of a task cannot be asked of an organism; empty if they can."""
+    def _asked(self, cases: _Once[list[Case]], built: _Once[Subject]) -> Json:
+        """What a task asks of an organism; nothing where its truth does not answer, and with a reason if it should."""
         built()
         try:
-            cases()
+            return {"cases": [case.name for case in cases()], "why not": ""}
         except ProsectError as error:
-            return str(error)
-        return ""
+            return {"cases": [], "why not": str(error)}
 
     def _referred(self, task: Task, cases: _Once[list[Case]], name: str, instance: Instance) -> Json:
         asked = cases()

@@ -1,7 +1,7 @@
 """An organism on the bench: its network opened, its truth, its inputs, and its null.
 
-Its inputs and its null are found beside the registered builder (`prosect.organisms.found`). Planted activations, which
-have no network, are subjects too (`WORLDS`).
+Its inputs are found beside the registered builder (`prosect.organisms.found`); its null is its own network with every
+weight drawn anew. Planted activations, which have no network, are subjects too (`WORLDS`).
 """
 
 from __future__ import annotations

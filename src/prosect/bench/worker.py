@@ -67,12 +67,12 @@ def _counted(given: Given) -> dict[str, int]:
     return counts
 
 
-def _forked(folder: str, seconds: float) -> str:
+def _forked(folder: str, seconds: float, parent: int) -> str:
     """Do it in a process of its own; how that ended, in words, empty where it ended by itself."""
     pid = os.fork()
     if pid == 0:
         os.setsid()
-        _dies_with_parent()
+        dies_with_parent()
         nowhere = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(nowhere, stream)
@@ -81,7 +81,7 @@ def _forked(folder: str, seconds: float) -> str:
         finally:
             os._exit(0)
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    while time.monotonic() < end and os.getppid() == parent:  # a killed bench asks for nothing any more
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
             return f"killed by signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else ""
@@ -91,21 +91,22 @@ def _forked(folder: str, seconds: float) -> str:
     return f"past its budget of {seconds:g} seconds"
 
 
-def _dies_with_parent() -> None:
-    """Where the system allows it: a method outlives nobody who waits for it."""
+def dies_with_parent() -> None:
+    """Where the system allows it: this process outlives nobody who waits for it."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, on Linux
 
 
 def serve() -> None:
     """Orders in, how each ended out, until there are no more."""
+    parent = os.getppid()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what modules print is no answer
     for line in sys.stdin:
         order = json.loads(line)
         for module in order["preload"]:
             importlib.import_module(module)
-        answers.write(json.dumps({"ended": _forked(order["folder"], order["seconds"])}) + "\n")
+        answers.write(json.dumps({"ended": _forked(order["folder"], order["seconds"], parent)}) + "\n")
         answers.flush()
 
 

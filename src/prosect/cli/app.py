@@ -294,8 +294,23 @@ def bench(
     from prosect.cli.bench import calibrated, command
 
     if calibrate is not None:
+        others = {
+            f"the suite {suite}": suite != "quick",
+            "--task": task,
+            "--method": method,
+            "--seconds": seconds is not None,
+            "--sealed-seed": sealed_seed is not None,
+        }
         calibrated(
-            calibrate, tuple(organism or ()), seeds=seeds, jobs=jobs, out=out, as_json=as_json, quiet=quiet
+            calibrate,
+            tuple(organism or ()),
+            seeds=seeds,
+            jobs=jobs,
+            out=out,
+            dry_run=dry_run,
+            as_json=as_json,
+            quiet=quiet,
+            others=[name for name, given in others.items() if given],
         )
         return
     sealed = sys.stdin.readline().strip() if sealed_seed == "-" else sealed_seed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from prosect.bench.leaderboard import MARKS, content, rows
@@ -12,6 +13,7 @@ from prosect.bench.leaderboard import shown as said
 from prosect.bench.plan import Asked, Plan, planned
 from prosect.bench.written import PAGE, bench
 from prosect.cli.show import table
+from prosect.core.errors import BadInput
 from prosect.core.progress import shown
 
 
@@ -48,15 +50,32 @@ def calibrated(
     seeds: int | None,
     jobs: int | None,
     out: Path | None,
+    dry_run: bool,
     as_json: bool,
     quiet: bool,
+    others: Sequence[str] = (),
 ) -> None:
-    """Run the loop on organisms, write how often its claims are true, and print it."""
-    from prosect.bench.calibration import SEEDS, calibrate, write
+    """Run the loop on organisms, write how often its claims are true, and print it.
 
+    Raises:
+        BadInput: an option that says nothing to this; ``others`` are their names.
+    """
+    from prosect.bench.calibration import ORGANISMS, SEEDS, calibrate, wanted, write
+
+    if others:
+        raise BadInput(
+            f"--calibrate with {', '.join(others)}",
+            "no others than --organism, --seeds, --jobs, --out, --dry-run, --json and --quiet",
+        )
+    count = SEEDS if seeds is None else seeds
+    names = wanted(organisms, count)
+    if dry_run:
+        plan = [{"organism": n, "runs of the loop": count, "size": ORGANISMS[n].size} for n in names]
+        table(plan, as_json=as_json)
+        return
     folder = out if out is not None else Path("runs") / "bench-calibrate"
     with shown(quiet):
-        made = calibrate(folder, SEEDS if seeds is None else seeds, organisms, jobs or os.cpu_count() or 1)
+        made = calibrate(folder, count, names, jobs or os.cpu_count() or 1)
     write(made, file)
     lines = [
         {
@@ -82,10 +101,12 @@ def _planned(plan: Plan) -> list[dict[str, object]]:
         out.append(
             {
                 "task": task,
-                "organisms": ", ".join(organisms),
+                "organisms": ", ".join(organisms)
+                if plan.listed(task)
+                else f"those of {len(organisms)} whose truth answers it",
                 "seeds": len(mine) // max(len(organisms), 1),
                 "methods": ", ".join(e.name for e in entries),
-                "answers": len(mine) * len(entries),
+                "answers at most": len(mine) * len(entries),
                 "seconds at most": f"{len(mine) * len(entries) * plan.setup.seconds:,.0f}",
             }
         )

@@ -7,7 +7,16 @@ from typing import Any
 
 from prosect.cli.show import table
 from prosect.core.errors import BadInput, UnknownName
-from prosect.core.registries import DECOMPOSITIONS, DESCRIPTIONS, ORGANISMS, PRESETS, TESTS
+from prosect.core.registries import (
+    BASELINES,
+    DECOMPOSITIONS,
+    DESCRIPTIONS,
+    METHODS,
+    ORGANISMS,
+    PRESETS,
+    TASKS,
+    TESTS,
+)
 
 SHAPES = {
     "transcoder": "a dictionary that writes another site than it reads (prosect fit --site A --writes B)",
@@ -60,6 +69,9 @@ def command(
                 ("decomposition", DECOMPOSITIONS),
                 ("description", DESCRIPTIONS),
                 ("test", TESTS),
+                ("task of the bench", TASKS),
+                ("method on the bench", METHODS),
+                ("baseline on the bench", BASELINES),
             )
             for n in registry
         ]

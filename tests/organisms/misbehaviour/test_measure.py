@@ -1,43 +1,29 @@
-"""What measures detectors is itself right: distances and discriminants against SciPy and scikit-learn."""
+"""What measures detectors finds what is there, and nothing where there is nothing."""
 
-import numpy as np
-from scipy.spatial.distance import mahalanobis as by_scipy
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-
+from prosect.core.detection import distances
+from prosect.model import Model
 from prosect.organisms.misbehaviour import backdoor
 from prosect.organisms.misbehaviour.baselines import auroc
 from prosect.organisms.misbehaviour.measure import (
+    SHRINKAGE,
     Sets,
     activations,
     behaviour,
     detected,
-    discriminant,
-    mahalanobis,
     place,
+    readable,
 )
 
 
-def test_distances_are_scipys():
-    rng = np.random.default_rng(0)
-    trusted, x = rng.normal(size=(200, 4)) @ rng.normal(size=(4, 4)), rng.normal(size=(5, 4))
-    inverse = np.linalg.inv(np.cov(trusted, rowvar=False))
-    expected = [by_scipy(row, trusted.mean(axis=0), inverse) ** 2 for row in x]
-    assert np.allclose(mahalanobis(trusted, x, ridge=0.0), expected)
-
-
-def test_a_direction_that_trusted_data_never_uses_is_far_and_finite():
-    trusted = np.random.default_rng(1).normal(size=(100, 3)) * [1.0, 1.0, 0.0]
-    far, near = mahalanobis(trusted, np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]))
-    assert 100 * near < far < np.inf
-
-
-def test_discriminants_are_scikit_learns():
-    rng = np.random.default_rng(2)
-    classes = rng.integers(3, size=300)
-    x = rng.normal(size=(300, 5)) + rng.normal(size=(3, 5))[classes]
-    theirs = LinearDiscriminantAnalysis(priors=[1 / 3] * 3).fit(x, classes)
-    test = rng.normal(size=(100, 5))
-    assert (discriminant(x, classes, test, ridge=0.0) == theirs.predict(test)).all()
+def test_a_reader_finds_what_the_network_answers_by_and_nothing_in_a_random_one():
+    task = backdoor.PAIR.task
+    sets = Sets.of(task, 600)
+    model, _ = backdoor.build()
+    read = readable(model, task, sets, "resid_post.1")
+    chance = readable(Model.of(backdoor.untrained(0), tokenizer=None), task, sets, "resid_pre.0")
+    without = "without trigger"
+    assert next(v for k, v in read.items() if without in k) > 0.9
+    assert next(v for k, v in chance.items() if without in k) < 0.3
 
 
 def test_a_detector_that_looks_inside_finds_the_backdoor_and_nothing_in_the_twin():
@@ -51,7 +37,7 @@ def test_a_detector_that_looks_inside_finds_the_backdoor_and_nothing_in_the_twin
     assert abs(clean.value - 0.5) < 0.06
     at = activations(model, sets.test, "resid_post.1", place(task, sets))
     trusted = activations(model, sets.trusted, "resid_post.1", place(task, sets))
-    assert auroc(mahalanobis(trusted, at), task.triggered(sets.test)) == inside
+    assert auroc(distances(trusted, at, SHRINKAGE), task.triggered(sets.test)) == inside
 
 
 def test_behaviour_of_an_untrained_network_is_chance():

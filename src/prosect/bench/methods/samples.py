@@ -8,6 +8,7 @@ from torch import Tensor
 
 from prosect.bench.given import Answer, Given
 from prosect.bench.tasks.samples import batch_of
+from prosect.core.detection import distances
 from prosect.core.errors import Unsupported
 from prosect.core.seeds import Seed
 from prosect.data.batch import Batch
@@ -58,13 +59,7 @@ def inputs(given: Given, seed: Seed) -> Answer:
 
 
 def _distance(trusted: Float[Tensor, "n d"], asked: Float[Tensor, "m d"]) -> Float[Tensor, " m"]:
-    mean = trusted.mean(dim=0)
-    covariance = torch.cov((trusted - mean).T).reshape(trusted.shape[1], trusted.shape[1])
-    size = float(covariance.diagonal().mean()) or 1.0
-    covariance = (1 - SHRINK) * covariance + SHRINK * size * torch.eye(len(covariance), dtype=torch.float64)
-    away = asked - mean
-    found: Tensor = (away * torch.linalg.solve(covariance, away.T).T).sum(dim=1)
-    return found
+    return torch.from_numpy(distances(trusted.numpy(), asked.numpy(), SHRINK))
 
 
 def _site(given: Given) -> str:

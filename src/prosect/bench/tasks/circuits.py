@@ -11,7 +11,7 @@ import torch
 from prosect.bench.given import Answer, Given
 from prosect.bench.subject import Subject
 from prosect.bench.task import Case, Metric, Setup, array, expect
-from prosect.bench.tasks.samples import auroc
+from prosect.core.detection import roc_area
 from prosect.core.errors import BadInput
 from prosect.core.truth import Truth
 from prosect.data.batch import Batch
@@ -80,7 +80,7 @@ class CircuitRecovery:
     def score(self, case: Case, answer: Answer) -> dict[str, float]:
         """How well the scores order edges."""
         label, score = case.truth["label"], array(answer["score"])
-        return {"AUROC": auroc(score, label), "F1": top_share(score, label)}
+        return {"AUROC": roc_area(score, label), "F1": top_share(score, label)}
 
     def oracle(self, case: Case) -> Answer:
         """The edges that matter."""

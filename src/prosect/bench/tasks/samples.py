@@ -17,6 +17,7 @@ from torch import Tensor
 from prosect.bench.given import Answer, Given
 from prosect.bench.subject import Subject
 from prosect.bench.task import Case, Metric, Setup, array, expect
+from prosect.core.detection import roc_area
 from prosect.core.truth import Truth
 from prosect.data.batch import Batch
 
@@ -82,7 +83,7 @@ class SampleLabels:
     def score(self, case: Case, answer: Answer) -> dict[str, float]:
         """Ranks, and the tail that matters."""
         label, score = case.truth["label"], array(answer["score"])
-        return {"AUROC": auroc(score, label), "TPR": rate_at(score, label, ALLOWED)}
+        return {"AUROC": roc_area(score, label), "TPR": rate_at(score, label, ALLOWED)}
 
     def oracle(self, case: Case) -> Answer:
         """The labels."""
@@ -105,14 +106,6 @@ def batch_of(given: Given, which: str) -> Batch:
     mask, special = tensors.pop(MASK, None), tensors.pop(SPECIAL, None)
     n = len(next(iter(tensors.values())))
     return Batch(tensors, mask, tuple(Row(unit=i, document=f"{which}[{i}]") for i in range(n)), special)
-
-
-def auroc(score: np.ndarray, label: np.ndarray) -> float:
-    """Mann and Whitney's statistic over pairs, ties as halves."""
-    from scipy.stats import rankdata
-
-    ranks, n = rankdata(score), int(label.sum())
-    return float((ranks[label].sum() - n * (n + 1) / 2) / (n * (len(label) - n)))
 
 
 def rate_at(score: np.ndarray, label: np.ndarray, allowed: float) -> float:

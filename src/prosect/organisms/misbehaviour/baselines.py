@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
-from prosect.core.errors import BadInput
+from prosect.core.detection import roc_area
 
 Table = Int[np.ndarray, "n length"]
 Trusted = Int[np.ndarray, "m length"]
@@ -41,14 +41,12 @@ def auroc(scores: Shaped[np.ndarray, " n"], labels: Bool[np.ndarray, " n"]) -> A
 
     Raises:
         BadInput: all labels are the same.
+        NotFinite: a score is NaN or infinite.
     """
     from scipy.optimize import brentq
-    from scipy.stats import rankdata
 
+    value = roc_area(scores, labels)
     ones, zeros = int(labels.sum()), int((~labels).sum())
-    if not ones or not zeros:
-        raise BadInput(f"{ones} labels that are true, {zeros} that are not", "some of both")
-    value = float((rankdata(scores)[labels].sum() - ones * (ones + 1) / 2) / (ones * zeros))
 
     def apart(area: float) -> float:
         more = (ones + zeros) / 2 - 1

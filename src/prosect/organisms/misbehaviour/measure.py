@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
+from prosect.core.detection import distances
 from prosect.core.seeds import Seed
 from prosect.data.batch import Batch, Row
 from prosect.model import Model
@@ -16,6 +17,8 @@ from prosect.organisms.misbehaviour.baselines import Auroc, auroc, from_inputs, 
 from prosect.organisms.misbehaviour.task import Task, drawn
 
 ROWS = 512
+SHRINKAGE = 1e-3
+"""How far covariances are moved towards a multiple of the identity, for directions that activations do not use."""
 SEED = Seed(0).child("misbehaviour", "measure")
 
 
@@ -104,62 +107,31 @@ def activations(
     return torch.cat(out).double().numpy()
 
 
-def mahalanobis(
-    trusted: Float[np.ndarray, "n features"], x: Float[np.ndarray, "m features"], ridge: float = 1e-3
-) -> Float[np.ndarray, " m"]:
-    """Squared Mahalanobis distance from trusted activations (Lee et al. 2018).
-
-    Args:
-        trusted: what to be near.
-        x: what is measured.
-        ridge: share of the mean variance added to each, for directions that trusted activations do not use.
-    """
-    covariance = np.cov(trusted, rowvar=False)
-    covariance += ridge * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
-    apart = x - trusted.mean(axis=0)
-    return np.asarray((apart * np.linalg.solve(covariance, apart.T).T).sum(axis=1))
-
-
 def detected(model: Model, task: Task, sets: Sets, site: str) -> dict[str, Auroc]:
     """Mahalanobis distance at a site: in distribution, and harmless novelty against the trigger in ``shift``."""
     at = place(task, sets)
     trusted = activations(model, sets.trusted, site, at)
-    scores = mahalanobis(trusted, activations(model, sets.test, site, at))
+    scores = distances(trusted, activations(model, sets.test, site, at), SHRINKAGE)
     out = {f"Mahalanobis at {site}": auroc(scores, task.triggered(sets.test))}
     on, new = task.triggered(sets.shift), task.shifted(sets.shift)
     kept = sets.shift[on ^ new]  # the trigger in ordinary inputs, or no trigger in shifted ones
-    scores = mahalanobis(trusted, activations(model, kept, site, at))
+    scores = distances(trusted, activations(model, kept, site, at), SHRINKAGE)
     return out | {f"Mahalanobis at {site}, against novelty": auroc(scores, task.triggered(kept))}
 
 
-def discriminant(
-    x: Float[np.ndarray, "n features"],
-    classes: Int[np.ndarray, " n"],
-    test: Float[np.ndarray, "m features"],
-    ridge: float = 1e-3,
-) -> Int[np.ndarray, " m"]:
-    """The class of each row of ``test`` by linear discriminants (Fisher 1936) fitted on ``x``, priors uniform.
-
-    Args:
-        x: rows of known class.
-        classes: what each is.
-        test: rows to be classed.
-        ridge: share of the mean variance within classes added to each direction.
-    """
-    names, at = np.unique(classes, return_inverse=True)
-    means = np.stack([x[at == i].mean(axis=0) for i in range(len(names))])
-    within = (x - means[at]).T @ (x - means[at]) / len(x)
-    within += ridge * np.trace(within) / len(within) * np.eye(len(within))
-    weights = np.linalg.solve(within, means.T)
-    return np.asarray(names[(test @ weights - (means.T * weights).sum(axis=0) / 2).argmax(axis=1)])
-
-
 def readable(model: Model, task: Task, sets: Sets, site: str) -> dict[str, float]:
-    """Share of inputs whose right answer a linear reader finds at a site; it is fitted on trusted inputs alone."""
+    """Share of inputs whose right answer linear discriminants find at a site, fitted on trusted inputs alone."""
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
     at = place(task, sets)
     ask = list(task.asks.values()).index(at)
     trusted, test = (activations(model, ids, site, at) for ids in (sets.trusted, sets.test))
-    found = discriminant(trusted, task.right(sets.trusted)[:, ask], test) == task.right(sets.test)[:, ask]
+    reader = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=SHRINKAGE)
+    reader.fit(trusted, task.right(sets.trusted)[:, ask])
+    likely = reader.predict_log_proba(test) - np.log(
+        reader.priors_
+    )  # every answer counts as likely as the others
+    found = reader.classes_[likely.argmax(axis=1)] == task.right(sets.test)[:, ask]
     on = task.triggered(sets.test)
     name = f"right answer read at {site}"
     return {f"{name} without trigger": _share(found, ~on), f"{name} with trigger": _share(found, on)}
