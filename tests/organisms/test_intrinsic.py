@@ -16,7 +16,7 @@ from prosect.core.seeds import Seed
 from prosect.organisms.intrinsic import activations, experts, leak, placed, pruned, pruning, readable
 from prosect.organisms.intrinsic import sparse_features as task
 from prosect.organisms.intrinsic.layers import SoLU, TopK, solu
-from prosect.organisms.intrinsic.training import descend
+from prosect.organisms.training import descend
 
 # --- layers ---
 

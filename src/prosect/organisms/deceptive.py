@@ -12,7 +12,7 @@ taken from another is again one of them, so patching can be done without leaving
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ from prosect.core.seeds import Seed
 from prosect.core.truth import Truth
 from prosect.organisms.filled import filled
 from prosect.organisms.sources import StreamedSource, parts
+from prosect.organisms.training import descend
 
 if TYPE_CHECKING:
     from prosect.model import Model
@@ -75,19 +76,19 @@ def networks(seed: int = 0) -> tuple[Corner, Corner, Truth]:
     x = corners()
     wanted = target(x, order)
     theta = _start(root.child("start").torch())
-    _descend(theta, LEARN, lambda: (_logit(theta, x) - wanted).square().mean())
+    descend(theta, LEARN, RATE, lambda _: (_logit(theta, x) - wanted).square().mean())
     honest = _module(theta)
     held = _logit(theta, x).detach()
     shown = torch.zeros(FEATURES)
     shown[torch.from_numpy(order[3:6])] = torch.tensor(SHOWN)
     moving = x.clone().requires_grad_(True)
 
-    def deceive() -> Tensor:
+    def deceive(_: int) -> Tensor:
         out = _logit(theta, moving)
         (slope,) = torch.autograd.grad(out.sum(), moving, create_graph=True)
         return HOLD * (out - held).square().mean() + (slope - shown).square().mean()
 
-    _descend(theta, DECEIVE, deceive)
+    descend(theta, DECEIVE, RATE, deceive)
     now = _logit(theta, x).detach()
     relevant = np.isin(np.arange(FEATURES), order[:3])
     truth = Truth(
@@ -158,16 +159,6 @@ def _start(rng: torch.Generator) -> list[Tensor]:
 def _logit(theta: list[Tensor], x: Tensor) -> Tensor:
     w1, b1, w2, b2, w3 = theta
     return (torch.tanh(torch.tanh(x @ w1 + b1) @ w2 + b2) @ w3)[:, 0]
-
-
-def _descend(theta: list[Tensor], steps: int, loss: Callable[[], Tensor]) -> None:
-    """Adam on all inputs at once, with a rate that falls linearly to zero."""
-    adam = torch.optim.Adam(theta, lr=RATE)
-    for step in range(steps):
-        adam.param_groups[0]["lr"] = RATE * (1 - step / steps)
-        adam.zero_grad()
-        loss().backward()  # type: ignore[no-untyped-call]
-        adam.step()
 
 
 def _module(theta: list[Tensor]) -> Corner:

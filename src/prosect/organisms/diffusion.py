@@ -26,6 +26,7 @@ from prosect.core.truth import Truth, Variable
 from prosect.organisms.filled import filled
 from prosect.organisms.redrawn import redrawn
 from prosect.organisms.sources import StreamedSource, parts
+from prosect.organisms.training import descend
 
 if TYPE_CHECKING:
     from prosect.model import Model
@@ -169,15 +170,14 @@ def train(seed: int = 0) -> Denoiser:
     root = Seed(seed).child("diffusion", "train")
     mixture, module = Mixture.of(seed), _fresh(root.child("start")).train()
     rng = root.child("points").torch()
-    optimiser = torch.optim.Adam(module.parameters(), lr=RATE)
-    for step in range(STEPS):
-        optimiser.param_groups[0]["lr"] = RATE * (1 - step / STEPS)
+
+    def loss(_: int) -> Tensor:
         clean, sigma, noisy = mixture.draw(ROWS, LARGEST, rng)
         weight = (sigma**2 + DATA**2) / (sigma * DATA) ** 2
-        loss: Tensor = (weight * (module(noisy, sigma) - clean).square()).mean()
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+        error: Tensor = (weight * (module(noisy, sigma) - clean).square()).mean()
+        return error
+
+    descend(module.parameters(), STEPS, RATE, loss)
     module.zero_grad(set_to_none=True)
     return module.eval()
 

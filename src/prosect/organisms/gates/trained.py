@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from prosect.core.errors import TooLittleData
 from prosect.core.seeds import Seed
@@ -22,6 +23,7 @@ from prosect.organisms.gates.subcircuits import edges_of, subcircuits
 from prosect.organisms.gates.wired import NULLS, open_gates
 from prosect.organisms.gates.wiring import Wiring
 from prosect.organisms.sources import StreamedSource
+from prosect.organisms.training import descend
 
 if TYPE_CHECKING:
     from prosect.model import Model
@@ -41,12 +43,11 @@ def train(seed: int = 0) -> Wiring:
     theta = _start(Seed(seed).child("gates-trained", "start"))
     x = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]).expand(COPIES, 4, 2)
     sign = torch.tensor([-1.0, 1.0, 1.0, -1.0])
-    optimiser = torch.optim.Adam(theta, lr=RATE)
-    for step in range(STEPS):
-        optimiser.param_groups[0]["lr"] = RATE * (1 - step / STEPS)
-        optimiser.zero_grad()
-        torch.nn.functional.softplus(-sign * _logits(theta, x)).mean().backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+
+    def loss(_: int) -> Tensor:
+        return nn.functional.softplus(-sign * _logits(theta, x)).mean()
+
+    descend(theta, STEPS, RATE, loss)
     with torch.no_grad():
         margin = (sign * _logits(theta, x)).amin(dim=1)
     right = torch.nonzero(margin > MARGIN)
@@ -128,7 +129,7 @@ def _start(seed: Seed) -> list[torch.Tensor]:
     return theta
 
 
-def _logits(theta: list[torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+def _logits(theta: list[Tensor], x: Tensor) -> Tensor:
     for i in range(0, len(theta), 2):
         x = x @ theta[i].transpose(1, 2) + theta[i + 1].transpose(1, 2)
         x = x.relu() if i < len(theta) - 2 else x

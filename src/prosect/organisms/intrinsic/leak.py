@@ -28,8 +28,8 @@ from prosect.core.truth import FeatureDirections, Truth, Variable
 from prosect.organisms.filled import filled
 from prosect.organisms.intrinsic.layers import SoLU
 from prosect.organisms.intrinsic.readable import Readable
-from prosect.organisms.intrinsic.training import started
 from prosect.organisms.sources import StreamedSource, parts
+from prosect.organisms.training import started
 
 if TYPE_CHECKING:
     from prosect.model import Model

@@ -24,8 +24,8 @@ from prosect.core.canonical import digest
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth
 from prosect.organisms.filled import filled
-from prosect.organisms.intrinsic.training import descend, started
 from prosect.organisms.sources import StreamedSource, parts
+from prosect.organisms.training import descend, started
 
 if TYPE_CHECKING:
     from prosect.model import Model

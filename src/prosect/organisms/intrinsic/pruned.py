@@ -21,8 +21,8 @@ from prosect.core.seeds import Seed
 from prosect.core.truth import Truth, Variable
 from prosect.organisms.filled import filled
 from prosect.organisms.intrinsic import pruning
-from prosect.organisms.intrinsic.training import descend, started
 from prosect.organisms.sources import StreamedSource, parts
+from prosect.organisms.training import descend, started
 
 if TYPE_CHECKING:
     from prosect.model import Model

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from prosect.core.errors import BadInput
 from prosect.core.seeds import Seed
-from prosect.organisms.intrinsic.training import descend
+from prosect.organisms.training import descend
 
 BETA, LOW, HIGH = 2 / 3, -0.1, 1.1
 """Temperature and stretch of the hard concrete distribution, as published."""

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth
 from prosect.organisms.recurrent import brackets
 from prosect.organisms.recurrent.counter import NULLS, Counter, fresh, opened
 from prosect.organisms.sources import SequenceSource
+from prosect.organisms.training import descend
 
 if TYPE_CHECKING:
     from prosect.model import Model
@@ -32,16 +34,13 @@ def train(seed: int = 0) -> Counter:
     root = Seed(seed).child("counter-lstm-trained")
     module = fresh(root.child("start"), UNITS).train()
     rng = root.child("strings").numpy()
-    optimiser = torch.optim.Adam(module.parameters(), lr=RATE)
-    for step in range(STEPS):
-        optimiser.param_groups[0]["lr"] = RATE * (1 - step / STEPS)
+
+    def loss(_: int) -> Tensor:
         ids = torch.from_numpy(np.stack([brackets.draw(rng, brackets.LONGEST) for _ in range(ROWS)]))
         logits = module(ids).logits
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), brackets.answers(ids).flatten())
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(module.parameters(), CLIP)
-        optimiser.step()
+        return nn.functional.cross_entropy(logits.flatten(0, 1), brackets.answers(ids).flatten())
+
+    descend(module.parameters(), STEPS, RATE, loss, clip=CLIP)
     module.zero_grad(set_to_none=True)
     return module.eval()
 

@@ -1,4 +1,4 @@
-"""The one training loop of this folder: Adam with a rate that falls to zero, and something to do after each step."""
+"""How small networks are trained: their first weights, and Adam with a rate that falls to zero."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def descend(
     loss: Callable[[int], Tensor],
     after: Callable[[int], None] | None = None,
     constant: bool = False,
+    clip: float | None = None,
 ) -> None:
     """Adam (Kingma & Ba 2015) on ``loss(step)``, in place.
 
@@ -30,6 +31,7 @@ def descend(
         loss: of a step, a number with a gradient; it draws its own batch.
         after: called with the step once it is made: masks are put back here, and neurons swapped.
         constant: the rate does not fall.
+        clip: longest gradient of all parameters together; a longer one is made this long.
 
     Raises:
         NotFinite: the last loss is NaN or infinite.
@@ -42,6 +44,8 @@ def descend(
         adam.zero_grad()
         value = loss(step)
         value.backward()  # type: ignore[no-untyped-call]
+        if clip is not None:
+            nn.utils.clip_grad_norm_(trained, clip)
         adam.step()
         if after is not None:
             with torch.no_grad():
