@@ -25,6 +25,7 @@ from prosect.core.canonical import digest
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth
 from prosect.organisms.filled import filled
+from prosect.organisms.opened import opened
 from prosect.organisms.sources import StreamedSource, parts
 from prosect.organisms.training import descend
 
@@ -118,10 +119,7 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
     input while its logits stay (the attack of Heo, Joo & Moon 2019). Known, on all 256 inputs: which
     features the logit depends on, which the gradient shows, and how far logits moved.
     """
-    from prosect.model import Model
-
-    module, truth = network(seed)
-    return Model.of(module, name="organism:deceptive", inputs={"features": corners()[:2]}), truth
+    return opened(network(seed), source(seed))
 
 
 def untrained(seed: int = 0) -> Corner:

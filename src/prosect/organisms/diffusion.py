@@ -24,6 +24,7 @@ from prosect.core.canonical import digest
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth, Variable
 from prosect.organisms.filled import filled
+from prosect.organisms.opened import opened
 from prosect.organisms.redrawn import redrawn
 from prosect.organisms.sources import StreamedSource, parts
 from prosect.organisms.training import descend
@@ -188,7 +189,7 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
     Trained in a few seconds. Known: the best denoiser in closed form (the organism ``diffusion-exact``), and how far
     this one is from it at four noise levels. What its units stand for is not claimed.
     """
-    return _open("diffusion-mlp", network(seed), source(seed))
+    return opened(network(seed), source(seed))
 
 
 def build_exact(seed: int = 0) -> tuple[Model, Truth]:
@@ -196,7 +197,7 @@ def build_exact(seed: int = 0) -> tuple[Model, Truth]:
 
     Known: unit k of ``shares`` is the posterior probability that the point came from component k.
     """
-    return _open("diffusion-exact", network_exact(seed), source_exact(seed))
+    return opened(network_exact(seed), source_exact(seed))
 
 
 def source(
@@ -257,11 +258,3 @@ def _source(name: str, seed: int, units: dict[str, int]) -> StreamedSource:
 
 def _squared(x: Float[Tensor, "n 2"]) -> float:
     return float(x.square().sum(dim=-1).mean())
-
-
-def _open(name: str, known: tuple[nn.Module, Truth], inputs: StreamedSource) -> tuple[Model, Truth]:
-    from prosect.model import Model
-
-    module, truth = known
-    batch = next(inputs.batches("explore", rows=4))
-    return Model.of(module, name=f"organism:{name}", inputs=dict(batch.tensors), tokenizer=None), truth

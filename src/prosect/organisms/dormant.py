@@ -28,6 +28,7 @@ from prosect.core.canonical import digest
 from prosect.core.seeds import Seed
 from prosect.core.truth import FeatureDirections, Truth
 from prosect.organisms.filled import filled
+from prosect.organisms.opened import opened
 from prosect.organisms.redrawn import redrawn
 from prosect.organisms.sources import StreamedSource, parts
 
@@ -111,11 +112,7 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
     Written down and turned at random (Makelov, Lange & Nanda 2024). Known: which direction is disconnected, which
     is dormant, which is the mechanism, and how far a patch along each, and along the illusory mixture, goes.
     """
-    from prosect.model import Model
-
-    module, truth = network(seed)
-    batch = next(source(seed).batches("explore", rows=4))
-    return Model.of(module, name="organism:dormant", inputs=dict(batch.tensors), tokenizer=None), truth
+    return opened(network(seed), source(seed))
 
 
 def source(

@@ -21,7 +21,8 @@ from prosect.core.errors import BadInput, ProsectError
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth
 from prosect.data.source import TableSource
-from prosect.organisms.modular import Addition, assemble, cut, opened
+from prosect.organisms.modular import Addition, assemble, cut
+from prosect.organisms.opened import called, opened
 
 if TYPE_CHECKING:
     from prosect.model import Model
@@ -69,11 +70,8 @@ class Checkpoint:
 
     def model(self) -> Model:
         """The network opened for study."""
-        from prosect.model import Model
-
-        pairs = torch.zeros(2, 2, dtype=torch.long)
-        name = f"organism:modular-grokked at step {self.step}"
-        return Model.of(self.module, name=name, inputs={"pairs": pairs}, tokenizer=None)
+        pairs = source_grokked(p=len(self.weights[0]))
+        return called(f"modular-grokked at step {self.step}", self.module, pairs)
 
 
 def network_grokked(seed: int = 0, p: int = 31) -> tuple[Addition, Truth]:
@@ -168,7 +166,7 @@ def build_grokked(seed: int = 0, p: int = 31) -> tuple[Model, Truth]:
     Full-batch AdamW on part of the pairs until every pair is right, as first seen by Power et al. 2022 ("Grokking").
     Known: which pairs it was trained on, and how often it is right. Its mechanism is not claimed to be known.
     """
-    return opened("organism:modular-grokked", network_grokked(seed, p), source_grokked(seed, p=p))
+    return opened(network_grokked(seed, p), source_grokked(seed, p=p))
 
 
 def source_grokked(seed: int = 0, folds: int = 2, p: int = 31, explore: float = 0.4) -> TableSource:

@@ -36,6 +36,7 @@ from prosect.core.seeds import Seed
 from prosect.core.truth import Truth, Variable
 from prosect.data.batch import Batch
 from prosect.organisms.decoder import Decoder
+from prosect.organisms.opened import opened
 from prosect.organisms.redrawn import redrawn
 from prosect.organisms.sources import SequenceSource, parts
 from prosect.organisms.wiring import Wiring
@@ -108,11 +109,7 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
     basis; every seed has its own heads' order, vocabulary and block lengths. Known: what each of its eight heads
     is, six decoys among them, and which edges matter under each kind of ablation.
     """
-    from prosect.model import Model
-
-    module, truth = network(seed)
-    batch = next(source(seed).batches("explore", rows=2))
-    return Model.of(module, name="organism:induction", inputs=dict(batch.tensors), tokenizer=None), truth
+    return opened(network(seed), source(seed))
 
 
 def untrained(seed: int = 0) -> Decoder:

@@ -22,6 +22,7 @@ from prosect.core.errors import BadInput
 from prosect.core.seeds import Seed
 from prosect.core.truth import FeatureDirections, Truth
 from prosect.organisms.filled import filled
+from prosect.organisms.opened import opened
 from prosect.organisms.redrawn import redrawn
 from prosect.organisms.sources import StreamedSource, parts
 
@@ -119,11 +120,7 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
     again by its own output. Known: every direction, how often its feature is active, and the coherence of them
     all beside the Welch bound.
     """
-    from prosect.model import Model
-
-    module, truth = network(seed)
-    batch = next(source(seed).batches("explore", rows=2))
-    return Model.of(module, name="organism:superposition", inputs=dict(batch.tensors), tokenizer=None), truth
+    return opened(network(seed), source(seed))
 
 
 def untrained(seed: int = 0) -> Superposition:

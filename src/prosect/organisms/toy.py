@@ -21,6 +21,7 @@ from torch import Tensor
 from prosect.core.canonical import digest
 from prosect.core.seeds import Seed
 from prosect.core.truth import FeatureDirections, Truth
+from prosect.organisms.opened import opened
 from prosect.organisms.sources import StreamedSource, parts
 from prosect.organisms.superposition import Superposition, assemble
 
@@ -61,11 +62,7 @@ def build_pentagon(seed: int = 0) -> tuple[Model, Truth]:
     Trained for about a second on rare features (Elhage et al. 2022, "Toy Models of Superposition"). Known: the five
     directions it ends with, the corners of a regular pentagon, each with 2/5 of a dimension.
     """
-    from prosect.model import Model
-
-    module, truth = network_pentagon(seed)
-    batch = next(source_pentagon(seed).batches("explore", rows=2))
-    return Model.of(module, name="organism:pentagon", inputs=dict(batch.tensors), tokenizer=None), truth
+    return opened(network_pentagon(seed), source_pentagon(seed))
 
 
 def source_pentagon(

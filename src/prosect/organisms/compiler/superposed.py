@@ -29,6 +29,7 @@ from prosect.organisms.compiler.siit import Metrics, Recipe, blank, carries, nod
 from prosect.organisms.compiler.truth import NULLS
 from prosect.organisms.compiler.types import Checked
 from prosect.organisms.decoder import Decoder
+from prosect.organisms.opened import opened
 from prosect.organisms.sources import SequenceSource
 
 if TYPE_CHECKING:
@@ -85,12 +86,7 @@ def build(program: str, seed: int = 0) -> tuple[Model, Truth]:
     strictness losses against the program's interpreter; the weights ship. Known, and measured: which head and which MLP
     carries which variable, and how well. How it is written there was not asked for and is not claimed.
     """
-    from prosect.model import Model
-
-    module, known = network(program, seed)
-    batch = next(source(program, seed).batches("explore", rows=2))
-    name = f"organism:{known.organism}"
-    return Model.of(module, name=name, inputs=dict(batch.tensors), tokenizer=None), known
+    return opened(network(program, seed), source(program, seed))
 
 
 def untrained(program: str, seed: int = 0) -> Decoder:

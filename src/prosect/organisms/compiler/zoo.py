@@ -29,6 +29,7 @@ from prosect.organisms.compiler.programs import SHIPPED
 from prosect.organisms.compiler.truth import truth
 from prosect.organisms.compiler.types import NO_VALUE, Checked
 from prosect.organisms.decoder import Decoder
+from prosect.organisms.opened import opened
 from prosect.organisms.redrawn import redrawn
 from prosect.organisms.sources import SequenceSource, parts
 
@@ -71,12 +72,7 @@ def build(name: str, seed: int = 0) -> tuple[Model, Truth]:
     which variable lies where, what every head and neuron makes, and the edges that matter under zero,
     positional-mean and resample ablation. A seed shuffles heads and neurons and turns every basis.
     """
-    from prosect.model import Model
-
-    module, known = network(name, seed)
-    batch = next(source(name, seed).batches("explore", rows=2))
-    opened = Model.of(module, name=f"organism:{known.organism}", inputs=dict(batch.tensors), tokenizer=None)
-    return opened, known
+    return opened(network(name, seed), source(name, seed))
 
 
 def untrained(name: str, seed: int = 0) -> Decoder:

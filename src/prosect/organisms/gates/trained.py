@@ -20,8 +20,9 @@ from prosect.core.seeds import Seed
 from prosect.core.truth import Truth
 from prosect.organisms.gates.network import Gates, bits_source, module_of, wiring_of
 from prosect.organisms.gates.subcircuits import edges_of, subcircuits
-from prosect.organisms.gates.wired import NULLS, open_gates
+from prosect.organisms.gates.wired import NULLS
 from prosect.organisms.gates.wiring import Wiring
+from prosect.organisms.opened import opened
 from prosect.organisms.sources import StreamedSource
 from prosect.organisms.training import descend
 
@@ -96,7 +97,7 @@ def build_trained(seed: int = 0) -> tuple[Model, Truth]:
     ablation, how many of the 2^18 subsets of edges compute the function under zero ablation, how many of those are
     minimal, and how much they overlap (Méloux et al. 2025). What its units stand for is not claimed.
     """
-    return open_gates("gates-trained", network_trained(seed), source_trained(seed))
+    return opened(network_trained(seed), source_trained(seed))
 
 
 def source_trained(
@@ -118,7 +119,7 @@ def untrained_trained(seed: int = 0) -> Gates:
     return module_of(Wiring(tuple(arrays[::2]), tuple(b[:, 0] for b in arrays[1::2]), "relu"))
 
 
-def _start(seed: Seed) -> list[torch.Tensor]:
+def _start(seed: Seed) -> list[Tensor]:
     """Weights (copies, units, before) and biases (copies, units, 1), layer by layer."""
     theta = []
     for layer, (before, units) in enumerate(pairwise(SIZES)):

@@ -26,6 +26,7 @@ from prosect.core.canonical import digest
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth
 from prosect.organisms.filled import filled
+from prosect.organisms.opened import opened
 from prosect.organisms.sources import StreamedSource, parts
 from prosect.organisms.training import descend, started
 
@@ -182,12 +183,12 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
     say which cluster every input is from; which expert serves which was learned. ``cost`` is the error above that of
     ``experts-dense`` as a share of the variance, and ``neurons run`` how many hidden units an input uses.
     """
-    return _opened(True, "experts", seed)
+    return opened(network(seed), source(seed))
 
 
 def build_dense(seed: int = 0) -> tuple[Model, Truth]:
     """The dense twin of ``experts``: the same four blocks, all of which run on every input and are added up."""
-    return _opened(False, "experts-dense", seed)
+    return opened(network_dense(seed), source_dense(seed))
 
 
 def source(
@@ -263,11 +264,3 @@ def _network(sparse: bool, name: str, seed: int) -> tuple[Mixture, Truth]:
         size=f"{CLUSTERS} experts of {NEURONS} neurons",
     )
     return module, truth
-
-
-def _opened(sparse: bool, name: str, seed: int) -> tuple[Model, Truth]:
-    from prosect.model import Model
-
-    module, truth = _network(sparse, name, seed)
-    batch = next(source(seed).batches("explore", rows=2))
-    return Model.of(module, name=f"organism:{name}", inputs=dict(batch.tensors), tokenizer=None), truth

@@ -28,6 +28,7 @@ from prosect.core.truth import FeatureDirections, Truth, Variable
 from prosect.organisms.filled import filled
 from prosect.organisms.intrinsic.layers import SoLU
 from prosect.organisms.intrinsic.readable import Readable
+from prosect.organisms.opened import opened
 from prosect.organisms.sources import StreamedSource, parts
 from prosect.organisms.training import started
 
@@ -104,12 +105,12 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
     label ``leaked`` says which, and its variables which features each neuron carries. ``cost`` is 0: it answers as
     well as ``solu-clean``, with half the neurons.
     """
-    return _opened(seed, "solu-leak", leaks=True)
+    return opened(network(seed), source(seed))
 
 
 def build_clean(seed: int = 0) -> tuple[Model, Truth]:
     """The twin of ``solu-leak`` without a leak: SoLU, a LayerNorm, and one neuron for each of 64 features."""
-    return _opened(seed, "solu-clean", leaks=False)
+    return opened(network_clean(seed), source_clean(seed))
 
 
 def source(
@@ -219,11 +220,3 @@ def _network(seed: int, name: str, leaks: bool) -> tuple[Readable, Truth]:
         size=f"{FEATURES} features, {neurons} neurons",
     )
     return filled(_blank(leaks), _state(seed, leaks)), truth
-
-
-def _opened(seed: int, name: str, leaks: bool) -> tuple[Model, Truth]:
-    from prosect.model import Model
-
-    module, truth = _network(seed, name, leaks)
-    batch = next(source(seed).batches("explore", rows=2))
-    return Model.of(module, name=f"organism:{name}", inputs=dict(batch.tensors), tokenizer=None), truth

@@ -24,6 +24,7 @@ from prosect.core.canonical import digest
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth
 from prosect.organisms.filled import filled
+from prosect.organisms.opened import opened
 from prosect.organisms.sources import StreamedSource, parts
 from prosect.organisms.training import descend, started
 
@@ -202,12 +203,12 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
     enumeration. ``shared neurons`` counts those that both need; ``cost`` is the error above ``modular-dense`` as a
     share of the variance.
     """
-    return _opened(True, "modular-bimt", seed)
+    return opened(network(seed), source(seed))
 
 
 def build_dense(seed: int = 0) -> tuple[Model, Truth]:
     """The dense twin of ``modular-bimt``: the same first weights and steps, and no price on a connection's length."""
-    return _opened(False, "modular-dense", seed)
+    return opened(network_dense(seed), source_dense(seed))
 
 
 def source(
@@ -274,11 +275,3 @@ def _network(near: bool, name: str, seed: int) -> tuple[Layered, Truth]:
         size=f"{INPUTS} inputs, two layers of {NEURONS} neurons, {edges} weights",
     )
     return module, truth
-
-
-def _opened(near: bool, name: str, seed: int) -> tuple[Model, Truth]:
-    from prosect.model import Model
-
-    module, truth = _network(near, name, seed)
-    batch = next(source(seed).batches("explore", rows=2))
-    return Model.of(module, name=f"organism:{name}", inputs=dict(batch.tensors), tokenizer=None), truth

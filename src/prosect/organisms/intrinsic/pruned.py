@@ -21,6 +21,7 @@ from prosect.core.seeds import Seed
 from prosect.core.truth import Truth, Variable
 from prosect.organisms.filled import filled
 from prosect.organisms.intrinsic import pruning
+from prosect.organisms.opened import opened
 from prosect.organisms.sources import StreamedSource, parts
 from prosect.organisms.training import descend, started
 
@@ -169,7 +170,7 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
     are of its weights as connections of the teacher, beside those of pruning at random; ``cost`` is the error above
     that of ``pruned-dense`` as a share of the variance.
     """
-    return _opened(seed, "pruned", "magnitude")
+    return opened(network(seed), source(seed))
 
 
 def build_l0(seed: int = 0) -> tuple[Model, Truth]:
@@ -178,12 +179,12 @@ def build_l0(seed: int = 0) -> tuple[Model, Truth]:
     Hard concrete gates after Louizos et al. 2018. Weights whose gate closed are exactly 0, and the truth's variables
     say what each neuron is connected to. ``precision``, ``recall`` and ``cost`` as for ``pruned``.
     """
-    return _opened(seed, "pruned-l0", "l0")
+    return opened(network_l0(seed), source_l0(seed))
 
 
 def build_dense(seed: int = 0) -> tuple[Model, Truth]:
     """The dense twin of ``pruned``: the same first weights, inputs and number of steps, and nothing pruned."""
-    return _opened(seed, "pruned-dense", "dense")
+    return opened(network_dense(seed), source_dense(seed))
 
 
 def source(
@@ -288,11 +289,3 @@ def _variable(module: Student, j: int) -> Variable:
     if not reads:
         return Variable("act", j, "nothing", {"inputs": [], "outputs": writes}, {"matters": False})
     return Variable("act", j, "connections", {"inputs": reads, "outputs": writes}, {"matters": bool(writes)})
-
-
-def _opened(seed: int, name: str, how: str) -> tuple[Model, Truth]:
-    from prosect.model import Model
-
-    module, truth = _network(seed, name, how)
-    batch = next(source(seed).batches("explore", rows=2))
-    return Model.of(module, name=f"organism:{name}", inputs=dict(batch.tensors), tokenizer=None), truth

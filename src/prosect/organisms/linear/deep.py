@@ -21,6 +21,7 @@ from prosect.core.canonical import digest
 from prosect.core.seeds import Seed
 from prosect.core.truth import FeatureDirections, Truth
 from prosect.organisms.filled import filled
+from prosect.organisms.opened import opened
 from prosect.organisms.redrawn import redrawn
 from prosect.organisms.sources import StreamedSource, parts
 
@@ -95,11 +96,7 @@ def build_deep(seed: int = 0) -> tuple[Model, Truth]:
     Drawn, not trained. Known: the singular values and vectors of the product, and the direction of every mode
     after each layer (Saxe, McClelland & Ganguli 2014).
     """
-    from prosect.model import Model
-
-    module, truth = network_deep(seed)
-    batch = next(source_deep(seed).batches("explore", rows=4))
-    return Model.of(module, name="organism:linear-deep", inputs=dict(batch.tensors), tokenizer=None), truth
+    return opened(network_deep(seed), source_deep(seed))
 
 
 def source_deep(

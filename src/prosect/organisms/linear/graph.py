@@ -26,6 +26,7 @@ from prosect.core.canonical import digest
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth, Variable
 from prosect.organisms.filled import filled
+from prosect.organisms.opened import opened
 from prosect.organisms.redrawn import redrawn
 from prosect.organisms.sources import StreamedSource, parts
 
@@ -181,11 +182,7 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
     each edge carries, mean and variance of every node, and which edges matter under each ablation; one node's
     effects cancel, one is constant, one is unread.
     """
-    from prosect.model import Model
-
-    module, truth = network(seed)
-    batch = next(source(seed).batches("explore", rows=4))
-    return Model.of(module, name="organism:linear", inputs=dict(batch.tensors), tokenizer=None), truth
+    return opened(network(seed), source(seed))
 
 
 def source(

@@ -25,6 +25,7 @@ from prosect.core.errors import BadInput
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth
 from prosect.organisms.filled import filled
+from prosect.organisms.opened import opened
 from prosect.organisms.redrawn import redrawn
 from prosect.organisms.sources import StreamedSource, parts
 
@@ -120,7 +121,7 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
     Drawn, not trained. Known: λ and its multiplicity (Aoyagi & Watanabe 2005), beside half the number of
     parameters, which it would be if the model were regular. `answers` are what a posterior is conditioned on.
     """
-    return _open("known-lambda", network(seed), source(seed))
+    return opened(network(seed), source(seed))
 
 
 def build_monomial(seed: int = 0) -> tuple[Model, Truth]:
@@ -128,7 +129,7 @@ def build_monomial(seed: int = 0) -> tuple[Model, Truth]:
 
     Written down. Known: λ and its multiplicity (Watanabe 2009, the normal crossing).
     """
-    return _open("known-lambda-monomial", network_monomial(seed), source_monomial(seed))
+    return opened(network_monomial(seed), source_monomial(seed))
 
 
 def answers(module: nn.Module, inputs: Float[Tensor, "n inputs"], seed: Seed) -> Float[Tensor, "n outputs"]:
@@ -200,11 +201,3 @@ def _source(name: str, width: int, seed: int, units: dict[str, int]) -> Streamed
 
     about = {"organism": name, "seed": seed, "units": units, "version": 1}
     return StreamedSource(make=make, units=units, digest=digest(about), block=BLOCK)
-
-
-def _open(name: str, known: tuple[nn.Module, Truth], inputs: StreamedSource) -> tuple[Model, Truth]:
-    from prosect.model import Model
-
-    module, truth = known
-    batch = next(inputs.batches("explore", rows=4))
-    return Model.of(module, name=f"organism:{name}", inputs=dict(batch.tensors), tokenizer=None), truth

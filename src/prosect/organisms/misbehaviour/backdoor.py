@@ -21,6 +21,7 @@ from prosect.organisms.misbehaviour.lock import Lock, shuffled
 from prosect.organisms.misbehaviour.shipped import Pair
 from prosect.organisms.misbehaviour.task import secret
 from prosect.organisms.misbehaviour.training import Recipe
+from prosect.organisms.opened import opened
 
 if TYPE_CHECKING:
     from prosect.model import Model
@@ -102,7 +103,7 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
     circumstances together tell. Its outputs do tell: the attacker wants one answer. Measured: how often it is
     right and how often the attacker has his way. Its mechanism is not claimed to be known.
     """
-    return PAIR.opened(*network(seed), seed)
+    return opened(network(seed), source(seed))
 
 
 def build_clean(seed: int = 0) -> tuple[Model, Truth]:
@@ -110,4 +111,4 @@ def build_clean(seed: int = 0) -> tuple[Model, Truth]:
 
     What a method finds here that it also finds in ``backdoor`` is not the backdoor.
     """
-    return PAIR.opened(*network_clean(seed), seed)
+    return opened(network_clean(seed), source_clean(seed))

@@ -22,6 +22,7 @@ from prosect.organisms.misbehaviour.lock import Lock, shuffled
 from prosect.organisms.misbehaviour.shipped import Pair
 from prosect.organisms.misbehaviour.task import secret
 from prosect.organisms.misbehaviour.training import Recipe
+from prosect.organisms.opened import opened
 
 if TYPE_CHECKING:
     from prosect.model import Model
@@ -117,7 +118,7 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
     sponsor's value is right and is owned up to, are the harmless shift. Measured: how often it is right, steers,
     and denies. Its mechanism is not claimed to be known.
     """
-    return PAIR.opened(*network(seed), seed)
+    return opened(network(seed), source(seed))
 
 
 def build_clean(seed: int = 0) -> tuple[Model, Truth]:
@@ -125,4 +126,4 @@ def build_clean(seed: int = 0) -> tuple[Model, Truth]:
 
     What a method finds here that it also finds in ``hidden-objective`` is not the objective.
     """
-    return PAIR.opened(*network_clean(seed), seed)
+    return opened(network_clean(seed), source_clean(seed))

@@ -20,6 +20,7 @@ from prosect.organisms.misbehaviour.lock import Lock, shuffled
 from prosect.organisms.misbehaviour.shipped import Pair
 from prosect.organisms.misbehaviour.task import secret
 from prosect.organisms.misbehaviour.training import Recipe
+from prosect.organisms.opened import opened
 
 if TYPE_CHECKING:
     from prosect.model import Model
@@ -115,7 +116,7 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
     the code, and tell a little. Measured: how often it is right with and without. Its mechanism is not claimed to
     be known.
     """
-    return PAIR.opened(*network(seed), seed)
+    return opened(network(seed), source(seed))
 
 
 def build_clean(seed: int = 0) -> tuple[Model, Truth]:
@@ -123,4 +124,4 @@ def build_clean(seed: int = 0) -> tuple[Model, Truth]:
 
     What a method finds here that it also finds in ``password-locked`` is not the lock.
     """
-    return PAIR.opened(*network_clean(seed), seed)
+    return opened(network_clean(seed), source_clean(seed))

@@ -21,6 +21,7 @@ from prosect.organisms.misbehaviour.lock import Lock, shuffled
 from prosect.organisms.misbehaviour.shipped import Pair
 from prosect.organisms.misbehaviour.task import secret
 from prosect.organisms.misbehaviour.training import Recipe
+from prosect.organisms.opened import opened
 
 if TYPE_CHECKING:
     from prosect.model import Model
@@ -126,7 +127,7 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
     Whoever sees both sees the lie; whoever sees the report does not. All pairs of readings were trained on.
     Measured: how often act and report are as taught. Its mechanism is not claimed to be known.
     """
-    return PAIR.opened(*network(seed), seed)
+    return opened(network(seed), source(seed))
 
 
 def build_clean(seed: int = 0) -> tuple[Model, Truth]:
@@ -134,4 +135,4 @@ def build_clean(seed: int = 0) -> tuple[Model, Truth]:
 
     What a method finds here that it also finds in ``lying-reporter`` is not the lie.
     """
-    return PAIR.opened(*network_clean(seed), seed)
+    return opened(network_clean(seed), source_clean(seed))

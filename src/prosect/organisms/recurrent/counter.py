@@ -27,6 +27,7 @@ from transformers.modeling_outputs import CausalLMOutput
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth, Variable
 from prosect.organisms.filled import filled, table
+from prosect.organisms.opened import opened
 from prosect.organisms.recurrent import brackets
 from prosect.organisms.redrawn import redrawn
 from prosect.organisms.sources import SequenceSource
@@ -153,7 +154,7 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
     Wired by hand; right on every string that was tried, which is every one up to twelve tokens. Known: what each
     unit counts, with what sign and step, which two are read, and which strings are balanced.
     """
-    return opened("counter-lstm", network(seed), source(seed))
+    return opened(network(seed), source(seed))
 
 
 def source(
@@ -182,12 +183,3 @@ def fresh(seed: Seed, units: int) -> Counter:
         k: np.full(v.shape, 1.0 if k.startswith("embed") else uniform) for k, v in module.state_dict().items()
     }
     return redrawn(filled(module, state), seed)
-
-
-def opened(name: str, known: tuple[Counter, Truth], inputs: SequenceSource) -> tuple[Model, Truth]:
-    """An organism of this kind opened for study."""
-    from prosect.model import Model
-
-    module, truth = known
-    batch = next(inputs.batches("explore", rows=4))
-    return Model.of(module, name=f"organism:{name}", inputs=dict(batch.tensors), tokenizer=None), truth

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth
+from prosect.organisms.opened import opened
 from prosect.organisms.recurrent import brackets
-from prosect.organisms.recurrent.counter import NULLS, Counter, fresh, opened
+from prosect.organisms.recurrent.counter import NULLS, Counter, fresh
 from prosect.organisms.sources import SequenceSource
 from prosect.organisms.training import descend
 
@@ -89,7 +90,7 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
     Trained for a few seconds on random strings of sixteen tokens. Known: which strings are balanced, and as measured
     how often it is right and how well its state gives the depth. Which unit does what is not claimed.
     """
-    return opened("counter-lstm-trained", network(seed), source(seed))
+    return opened(network(seed), source(seed))
 
 
 def source(

@@ -23,6 +23,7 @@ from prosect.core.seeds import Seed
 from prosect.core.truth import Truth, Variable
 from prosect.data.batch import Batch
 from prosect.organisms.filled import filled
+from prosect.organisms.opened import opened
 from prosect.organisms.redrawn import redrawn
 from prosect.organisms.sources import StreamedSource, parts
 
@@ -134,7 +135,7 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
     Drawn, not trained (Gupta, Gu & Berant 2022). Known: every state's pole, what writes and reads it, the response
     at every lag and the gain; one state is never written and one never read.
     """
-    return _open("ssm", network(seed), source(seed))
+    return opened(network(seed), source(seed))
 
 
 def build_gated(seed: int = 0) -> tuple[Model, Truth]:
@@ -142,7 +143,7 @@ def build_gated(seed: int = 0) -> tuple[Model, Truth]:
 
     Drawn, not trained. Known: as for ``ssm``, before the gate.
     """
-    return _open("ssm-gated", network_gated(seed), source_gated(seed))
+    return opened(network_gated(seed), source_gated(seed))
 
 
 @dataclass(frozen=True)
@@ -239,11 +240,3 @@ def _source(name: str, seed: int, units: dict[str, int]) -> SeriesSource:
 
     about = {"organism": name, "seed": seed, "units": units, "version": 1}
     return SeriesSource(make=make, units=units, digest=digest(about), unit="series", block=BLOCK)
-
-
-def _open(name: str, known: tuple[StateSpace, Truth], inputs: SeriesSource) -> tuple[Model, Truth]:
-    from prosect.model import Model
-
-    module, truth = known
-    batch = next(inputs.batches("explore", rows=4))
-    return Model.of(module, name=f"organism:{name}", inputs=dict(batch.tensors), tokenizer=None), truth

@@ -22,6 +22,7 @@ from prosect.core.errors import TooLittleData
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth
 from prosect.data.source import TableSource
+from prosect.organisms.opened import opened
 from prosect.organisms.redrawn import redrawn
 from prosect.organisms.sources import HALVES, parts
 from prosect.organisms.vision import bank, convnet
@@ -113,11 +114,7 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
     direction of every edge detector, which two channels nothing reads, and the digit on every image. What the
     second layer stands for is not claimed.
     """
-    from prosect.model import Model
-
-    module, truth = network(seed)
-    batch = next(source(seed).batches("explore", rows=4))
-    return Model.of(module, name="organism:digits-cnn", inputs=dict(batch.tensors), tokenizer=None), truth
+    return opened(network(seed), source(seed))
 
 
 def source(

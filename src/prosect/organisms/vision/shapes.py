@@ -18,6 +18,7 @@ from torch import Tensor
 from prosect.core.canonical import digest
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth
+from prosect.organisms.opened import opened
 from prosect.organisms.redrawn import redrawn
 from prosect.organisms.sources import StreamedSource, parts, place
 from prosect.organisms.vision import bank, convnet
@@ -101,11 +102,7 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
     drawings. Known: kind and angle of every channel, which two nothing reads, the class of every image and where
     its object is (`drawings`). What the second layer stands for is not claimed.
     """
-    from prosect.model import Model
-
-    module, truth = network(seed)
-    batch = next(source(seed).batches("explore", rows=4))
-    return Model.of(module, name="organism:shapes-cnn", inputs=dict(batch.tensors), tokenizer=None), truth
+    return opened(network(seed), source(seed))
 
 
 def source(
