@@ -21,12 +21,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from prosect.core.canonical import digest
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth
 from prosect.organisms.filled import filled
 from prosect.organisms.opened import opened
-from prosect.organisms.sources import StreamedSource, parts
+from prosect.organisms.sources import BLOCK, StreamedSource, parts
 from prosect.organisms.training import descend
 
 if TYPE_CHECKING:
@@ -39,7 +38,6 @@ SHOWN = (3.0, 2.0, 1.0)
 LEARN, DECEIVE, RATE = 400, 700, 5e-3
 HOLD = 10.0
 """How much more a change of the logits costs than as large an error of the gradient."""
-BLOCK = 4096
 
 
 class Corner(nn.Module):
@@ -143,8 +141,7 @@ def source(
         return {"features": (drawn < (0.75 if part == "shift" else 0.5)).float() * 2 - 1}
 
     units = parts(explore, validate, folds, sealed, shift)
-    about = {"organism": "deceptive", "seed": seed, "units": units, "version": 1}
-    return StreamedSource(make=make, units=units, digest=digest(about), block=BLOCK)
+    return StreamedSource.of("deceptive", seed, make, units)
 
 
 def _start(rng: torch.Generator) -> list[Tensor]:

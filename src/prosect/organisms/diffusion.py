@@ -20,13 +20,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from prosect.core.canonical import digest
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth, Variable
 from prosect.organisms.filled import filled
 from prosect.organisms.opened import opened
 from prosect.organisms.redrawn import redrawn
-from prosect.organisms.sources import StreamedSource, parts
+from prosect.organisms.sources import BLOCK, StreamedSource, parts
 from prosect.organisms.training import descend
 
 if TYPE_CHECKING:
@@ -39,7 +38,6 @@ SMALLEST, LARGEST = 0.05, 5.0
 DATA = 1.5  # standard deviation of the points, roughly: what the network's input and output are scaled by
 STEPS, ROWS, RATE = 1500, 512, 4e-3
 LEVELS = (0.1, 0.3, 1.0, 3.0)  # of noise, at which the error is measured
-BLOCK = 4096
 NULLS = {"other-input": "outputs are paired with other points: nothing denoises them"}
 
 
@@ -252,8 +250,7 @@ def _source(name: str, seed: int, units: dict[str, int]) -> StreamedSource:
         _, sigma, noisy = mixture.draw(BLOCK, largest, root.child(part, block).torch())
         return {"x": noisy, "sigma": sigma}
 
-    about = {"organism": name, "seed": seed, "units": units, "version": 1}
-    return StreamedSource(make=make, units=units, digest=digest(about), block=BLOCK)
+    return StreamedSource.of(name, seed, make, units)
 
 
 def _squared(x: Float[Tensor, "n 2"]) -> float:

@@ -24,13 +24,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from prosect.core.canonical import digest
 from prosect.core.seeds import Seed
 from prosect.core.truth import FeatureDirections, Truth
 from prosect.organisms.filled import filled
 from prosect.organisms.opened import opened
 from prosect.organisms.redrawn import redrawn
-from prosect.organisms.sources import StreamedSource, parts
+from prosect.organisms.sources import BLOCK, StreamedSource, parts
 
 if TYPE_CHECKING:
     from prosect.model import Model
@@ -39,7 +38,6 @@ READ, UNREAD = 4, 4
 """Distractors that have an output of their own, and that have none."""
 INPUTS, WIDTH, OUTPUTS = 1 + READ + UNREAD, 3 + READ + UNREAD, 1 + READ
 NAMES = ("disconnected", "dormant", "true", "illusion")
-BLOCK = 4096
 
 
 class Dormant(nn.Module):
@@ -131,8 +129,7 @@ def source(
         return {"inputs": drawn + (1.0 if part == "shift" else 0.0)}
 
     units = parts(explore, validate, folds, sealed, shift)
-    about = {"organism": "dormant", "seed": seed, "units": units, "version": 1}
-    return StreamedSource(make=make, units=units, digest=digest(about), block=BLOCK)
+    return StreamedSource.of("dormant", seed, make, units)
 
 
 def untrained(seed: int = 0) -> Dormant:

@@ -31,7 +31,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from prosect.core.canonical import digest
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth, Variable
 from prosect.data.batch import Batch
@@ -153,12 +152,8 @@ def source(
         return np.concatenate([[BOS], body])
 
     units = parts(explore, validate, folds, sealed, shift)
-    return SequenceSource(
-        make=make,
-        units=units,
-        digest=digest({"organism": "induction", "seed": seed, "units": units, "version": 1}),
-        vocabulary=("<bos>", *(f"t{i:03d}" for i in range(1, plan.vocab))),
-    )
+    words = ("<bos>", *(f"t{i:03d}" for i in range(1, plan.vocab)))
+    return SequenceSource.of("induction", seed, make, units, words)
 
 
 def targets(batch: Batch) -> Int[Tensor, "rows positions"]:

@@ -23,7 +23,6 @@ from jaxtyping import Float, Int
 from safetensors import safe_open
 from torch import Tensor
 
-from prosect.core.canonical import digest
 from prosect.core.errors import BadInput
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth
@@ -157,13 +156,13 @@ def source(
         shift: sequences in ``shift``.
     """
     root = Seed(seed).child(NAME, "data")
+
+    def make(part: str, i: int) -> Int[np.ndarray, " length"]:
+        return row(root.child(part, i).numpy(), part == "shift")
+
     units = parts(explore, validate, folds, sealed, shift)
-    return SequenceSource(
-        make=lambda part, i: row(root.child(part, i).numpy(), part == "shift"),
-        units=units,
-        digest=digest({"organism": NAME, "seed": seed, "units": units, "version": 1}),
-        vocabulary=("<bos>", *(f"t{i:03d}" for i in range(1, VOCAB))),
-    )
+    words = ("<bos>", *(f"t{i:03d}" for i in range(1, VOCAB)))
+    return SequenceSource.of(NAME, seed, make, units, words)
 
 
 def row(rng: np.random.Generator, shifted: bool = False) -> Int[np.ndarray, " length"]:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, Int
 
-from prosect.core.canonical import Json, digest
+from prosect.core.canonical import Json
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth, Variable
 from prosect.organisms.decoder import Decoder
@@ -151,13 +151,8 @@ def source(
         shift: documents in ``shift``.
     """
     units = parts(explore, validate, folds, sealed, shift)
-    return SequenceSource(
-        make=Language.of(seed).document,
-        units=units,
-        digest=digest({"organism": "planted", "seed": seed, "units": units, "version": 1}),
-        vocabulary=VOCABULARY,
-        unit="document",
-    )
+    make = Language.of(seed).document
+    return SequenceSource.of("planted", seed, make, units, VOCABULARY, unit="document")
 
 
 @dataclass(frozen=True)

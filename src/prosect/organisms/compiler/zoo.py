@@ -15,7 +15,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from prosect.core.canonical import digest
 from prosect.core.errors import UnknownName
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth
@@ -116,12 +115,8 @@ def source(
         return np.concatenate([[BOS_ID], 1 + body])
 
     units = parts(explore, validate, folds, sealed, shift)
-    return SequenceSource(
-        make=make,
-        units=units,
-        digest=digest({"organism": PREFIX + short, "seed": seed, "units": units, "version": 1}),
-        vocabulary=("<bos>", *map(str, program.vocabulary)),
-    )
+    words = ("<bos>", *map(str, program.vocabulary))
+    return SequenceSource.of(PREFIX + short, seed, make, units, words)
 
 
 def targets(name: str, batch: Batch) -> Int[Tensor, "rows positions"] | Float[Tensor, "rows positions"]:

@@ -14,13 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from prosect.core.canonical import digest
 from prosect.core.seeds import Seed
 from prosect.organisms.filled import filled
 from prosect.organisms.gates.wiring import Wiring
-from prosect.organisms.sources import StreamedSource, parts
-
-BLOCK = 4096
+from prosect.organisms.sources import BLOCK, StreamedSource, parts
 
 
 class Bit(nn.Module):
@@ -113,5 +110,4 @@ def bits_source(
         return {"bits": (drawn < (0.75 if part == "shift" else 0.5)).float()}
 
     units = parts(explore, validate, folds, sealed, shift)
-    about = {"organism": name, "seed": seed, "units": units, "version": 1}
-    return StreamedSource(make=make, units=units, digest=digest(about), block=BLOCK)
+    return StreamedSource.of(name, seed, make, units)

@@ -22,12 +22,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from prosect.core.canonical import digest
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth
 from prosect.organisms.filled import filled
 from prosect.organisms.opened import opened
-from prosect.organisms.sources import StreamedSource, parts
+from prosect.organisms.sources import BLOCK, StreamedSource, parts
 from prosect.organisms.training import descend, started
 
 if TYPE_CHECKING:
@@ -41,7 +40,6 @@ EVEN = 0.5  # weight of the loss for an even load
 SLACK = 0.3
 """Variance of the answers that training assumes: how far an expert may be off before another takes over."""
 TESTED = 8192
-BLOCK = 4096
 
 
 class Router(nn.Module):
@@ -211,8 +209,7 @@ def source(
         return {"x": _block(seed, part, block)[0]}
 
     units = parts(explore, validate, folds, sealed, shift)
-    about = {"organism": "experts", "seed": seed, "units": units, "version": 1}
-    return StreamedSource(make=make, units=units, digest=digest(about), block=BLOCK)
+    return StreamedSource.of("experts", seed, make, units)
 
 
 source_dense = source

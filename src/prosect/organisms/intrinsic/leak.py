@@ -21,7 +21,6 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from prosect.core.canonical import digest
 from prosect.core.errors import ProsectError
 from prosect.core.seeds import Seed
 from prosect.core.truth import FeatureDirections, Truth, Variable
@@ -29,7 +28,7 @@ from prosect.organisms.filled import filled
 from prosect.organisms.intrinsic.layers import SoLU
 from prosect.organisms.intrinsic.readable import Readable
 from prosect.organisms.opened import opened
-from prosect.organisms.sources import StreamedSource, parts
+from prosect.organisms.sources import BLOCK, StreamedSource, parts
 from prosect.organisms.training import started
 
 if TYPE_CHECKING:
@@ -46,7 +45,6 @@ OVERLAP = 4
 READS, SHARPNESS = 0.75, 40.0
 """An output is above 0 where the cosine with its code is above the first; the second is its slope."""
 EPS = 1e-5
-BLOCK = 4096
 
 
 def codes(seed: int, leaks: bool = True) -> Bool[np.ndarray, "64 neurons"]:
@@ -138,8 +136,7 @@ def source(
         return {"features": torch.zeros(BLOCK, FEATURES).scatter_(1, which, strength)}
 
     units = parts(explore, validate, folds, sealed, shift)
-    about = {"organism": "solu-leak", "seed": seed, "units": units, "version": 1}
-    return StreamedSource(make=make, units=units, digest=digest(about), block=BLOCK)
+    return StreamedSource.of("solu-leak", seed, make, units)
 
 
 source_clean = source

@@ -20,12 +20,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from prosect.core.canonical import digest
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth
 from prosect.organisms.filled import filled
 from prosect.organisms.opened import opened
-from prosect.organisms.sources import StreamedSource, parts
+from prosect.organisms.sources import BLOCK, StreamedSource, parts
 from prosect.organisms.training import descend, started
 
 if TYPE_CHECKING:
@@ -41,7 +40,6 @@ PRUNED = 0.75  # share of the steps after which small weights are taken out and 
 SMALL = 0.05  # weights below this are taken out
 NEEDED = 0.02
 """A neuron is needed for a task where its output, put at its mean, costs this share of the task's variance."""
-BLOCK = 4096
 
 
 class Layered(nn.Module):
@@ -233,8 +231,7 @@ def source(
         return {"x": (drawn < (0.75 if part == "shift" else 0.5)).float() * 2 - 1}
 
     units = parts(explore, validate, folds, sealed, shift)
-    about = {"organism": "modular-bimt", "seed": seed, "units": units, "version": 1}
-    return StreamedSource(make=make, units=units, digest=digest(about), block=BLOCK)
+    return StreamedSource.of("modular-bimt", seed, make, units)
 
 
 source_dense = source

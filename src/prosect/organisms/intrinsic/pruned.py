@@ -16,13 +16,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from prosect.core.canonical import digest
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth, Variable
 from prosect.organisms.filled import filled
 from prosect.organisms.intrinsic import pruning
 from prosect.organisms.opened import opened
-from prosect.organisms.sources import StreamedSource, parts
+from prosect.organisms.sources import BLOCK, StreamedSource, parts
 from prosect.organisms.training import descend, started
 
 if TYPE_CHECKING:
@@ -35,7 +34,6 @@ SHRINK = 1e-2  # loss for a weight of size 1 while pruning by magnitude
 L0 = 6e-2
 """Loss for each expected weight, where the teacher's outputs have a variance of about 1."""
 TESTED = 8192
-BLOCK = 4096
 
 
 class Student(nn.Module):
@@ -209,8 +207,7 @@ def source(
         return {"x": 2 * x if part == "shift" else x}
 
     units = parts(explore, validate, folds, sealed, shift)
-    about = {"organism": "pruned", "seed": seed, "units": units, "version": 1}
-    return StreamedSource(make=make, units=units, digest=digest(about), block=BLOCK)
+    return StreamedSource.of("pruned", seed, make, units)
 
 
 source_l0 = source_dense = source

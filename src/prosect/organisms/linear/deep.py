@@ -17,20 +17,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from prosect.core.canonical import digest
 from prosect.core.seeds import Seed
 from prosect.core.truth import FeatureDirections, Truth
 from prosect.organisms.filled import filled
 from prosect.organisms.opened import opened
 from prosect.organisms.redrawn import redrawn
-from prosect.organisms.sources import StreamedSource, parts
+from prosect.organisms.sources import BLOCK, StreamedSource, parts
 
 if TYPE_CHECKING:
     from prosect.model import Model
 
 SIZES, RANK = (12, 10, 8, 6), 4
 NOISE = 0.1  # standard deviation of the answers that a regression would be fitted to
-BLOCK = 4096
 
 
 class Deep(nn.Module):
@@ -115,8 +113,7 @@ def source_deep(
         return {"inputs": drawn * (2.0 if part == "shift" else 1.0)}
 
     units = parts(explore, validate, folds, sealed, shift)
-    about = {"organism": "linear-deep", "seed": seed, "units": units, "version": 1}
-    return StreamedSource(make=make, units=units, digest=digest(about), block=BLOCK)
+    return StreamedSource.of("linear-deep", seed, make, units)
 
 
 def untrained_deep(seed: int = 0) -> Deep:

@@ -20,14 +20,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from prosect.core.canonical import digest
 from prosect.core.errors import BadInput
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth
 from prosect.organisms.filled import filled
 from prosect.organisms.opened import opened
 from prosect.organisms.redrawn import redrawn
-from prosect.organisms.sources import StreamedSource, parts
+from prosect.organisms.sources import BLOCK, StreamedSource, parts
 
 if TYPE_CHECKING:
     from prosect.model import Model
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 INPUTS, OUTPUTS, HIDDEN, RANK = 6, 5, 4, 2
 POWERS = (1, 2)
 NOISE = 1.0  # standard deviation of every answer around the model's
-BLOCK = 4096
 
 
 def reduced_rank(inputs: int, outputs: int, hidden: int, rank: int) -> tuple[float, int]:
@@ -199,5 +197,4 @@ def _source(name: str, width: int, seed: int, units: dict[str, int]) -> Streamed
         drawn = torch.randn(BLOCK, width, generator=root.child(part, block).torch())
         return {"inputs": drawn * (2.0 if part == "shift" else 1.0)}
 
-    about = {"organism": name, "seed": seed, "units": units, "version": 1}
-    return StreamedSource(make=make, units=units, digest=digest(about), block=BLOCK)
+    return StreamedSource.of(name, seed, make, units)

@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from prosect.core.canonical import digest
 from prosect.core.seeds import Seed
 from prosect.organisms.sources import SequenceSource, parts
 
@@ -71,8 +70,7 @@ def source(
         return draw(rng, int(rng.integers(low, high + 1)))
 
     units = parts(explore, validate, folds, sealed, shift)
-    about = {"organism": name, "seed": seed, "units": units, "version": 1}
-    return SequenceSource(make=make, units=units, digest=digest(about), vocabulary=VOCABULARY, lead=0)
+    return SequenceSource.of(name, seed, make, units, VOCABULARY, lead=0)
 
 
 def labels(data: SequenceSource) -> dict[str, Bool[np.ndarray, " rows"]]:

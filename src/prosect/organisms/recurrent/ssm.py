@@ -18,7 +18,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from prosect.core.canonical import digest
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth, Variable
 from prosect.data.batch import Batch
@@ -238,5 +237,4 @@ def _source(name: str, seed: int, units: dict[str, int]) -> SeriesSource:
         drawn = torch.randn(BLOCK, LENGTH, INPUTS, generator=root.child(part, block).torch())
         return {"inputs": drawn.cumsum(dim=1) / LENGTH**0.5 if part == "shift" else drawn}
 
-    about = {"organism": name, "seed": seed, "units": units, "version": 1}
-    return SeriesSource(make=make, units=units, digest=digest(about), unit="series", block=BLOCK)
+    return SeriesSource.of(name, seed, make, units, unit="series", block=BLOCK)

@@ -15,7 +15,6 @@ import numpy as np
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from prosect.core.canonical import digest
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth
 from prosect.organisms.opened import opened
@@ -119,8 +118,7 @@ def source(
         return {"images": _block(seed, part, block).images}
 
     units = parts(explore, validate, folds, sealed, shift)
-    about = {"organism": "shapes-cnn", "seed": seed, "units": units, "version": 1}
-    return StreamedSource(make=make, units=units, digest=digest(about), unit="image", block=BLOCK)
+    return StreamedSource.of("shapes-cnn", seed, make, units, unit="image", block=BLOCK)
 
 
 def drawings(
