@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -198,7 +198,8 @@ def build_exact(seed: int = 0) -> tuple[Model, Truth]:
     return opened(network_exact(seed), source_exact(seed))
 
 
-def source(
+def points(
+    name: str,
     seed: int = 0,
     folds: int = 2,
     explore: int = 4096,
@@ -207,19 +208,18 @@ def source(
     shift: int = 512,
 ) -> StreamedSource:
     """Inputs ``x`` (n, 2) and ``sigma`` (n, 1): noisy points and their noise; more of it in ``shift``."""
-    return _source("diffusion-mlp", seed, parts(explore, validate, folds, sealed, shift))
+    root, mixture = Seed(seed).child(name, "data"), Mixture.of(seed)
+
+    def make(part: str, block: int) -> Mapping[str, Tensor]:
+        largest = LARGEST * (4.0 if part == "shift" else 1.0)
+        _, sigma, noisy = mixture.draw(BLOCK, largest, root.child(part, block).torch())
+        return {"x": noisy, "sigma": sigma}
+
+    units = parts(explore, validate, folds, sealed, shift)
+    return StreamedSource.of(name, seed, make, units)
 
 
-def source_exact(
-    seed: int = 0,
-    folds: int = 2,
-    explore: int = 4096,
-    validate: int = 512,
-    sealed: int = 512,
-    shift: int = 512,
-) -> StreamedSource:
-    """As `source`."""
-    return _source("diffusion-exact", seed, parts(explore, validate, folds, sealed, shift))
+source, source_exact = partial(points, "diffusion-mlp"), partial(points, "diffusion-exact")
 
 
 def untrained(seed: int = 0) -> Denoiser:
@@ -240,17 +240,6 @@ def _fresh(seed: Seed) -> Denoiser:
         name: np.full(shape, shape[-1] ** -0.5 if len(shape) == 2 else 0.1) for name, shape in sizes.items()
     }
     return redrawn(filled(module, state), seed)
-
-
-def _source(name: str, seed: int, units: dict[str, int]) -> StreamedSource:
-    root, mixture = Seed(seed).child(name, "data"), Mixture.of(seed)
-
-    def make(part: str, block: int) -> Mapping[str, Tensor]:
-        largest = LARGEST * (4.0 if part == "shift" else 1.0)
-        _, sigma, noisy = mixture.draw(BLOCK, largest, root.child(part, block).torch())
-        return {"x": noisy, "sigma": sigma}
-
-    return StreamedSource.of(name, seed, make, units)
 
 
 def _squared(x: Float[Tensor, "n 2"]) -> float:

@@ -8,9 +8,7 @@ variable is written there, and which edges between nodes matter, was not asked f
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +22,7 @@ from prosect.core.seeds import Seed
 from prosect.core.truth import Truth, Variable
 from prosect.data.batch import Batch
 from prosect.organisms.compiler import zoo
+from prosect.organisms.compiler.bound import bound
 from prosect.organisms.compiler.layout import Layout
 from prosect.organisms.compiler.siit import Metrics, Recipe, blank, carries, nodes
 from prosect.organisms.compiler.truth import NULLS
@@ -142,19 +141,5 @@ def _record(program: str) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
-def __getattr__(attribute: str) -> Callable[..., Any]:
-    """``build_sort``, ``source_sort`` and the like, for the registry of organisms and whoever looks beside it."""
-    kind, _, program = attribute.partition("_")
-    if kind in KINDS and program in PROGRAMS:
-        return partial(KINDS[kind], program)
-    raise AttributeError(f"module {__name__!r} has no attribute {attribute!r}")
-
-
-KINDS: dict[str, Callable[..., Any]] = {
-    "build": build,
-    "network": network,
-    "source": source,
-    "untrained": untrained,
-    "targets": targets,
-}
-"""What every one of them has."""
+__getattr__ = bound(__name__, PROGRAMS, build, network, source, untrained, targets)
+"""``build_sort``, ``source_sort`` and the like."""

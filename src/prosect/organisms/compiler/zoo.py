@@ -6,9 +6,8 @@ to nothing in particular, and the basis of the stream and of every head.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from prosect.core.errors import UnknownName
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth
 from prosect.data.batch import Batch
+from prosect.organisms.compiler.bound import bound
 from prosect.organisms.compiler.check import check
 from prosect.organisms.compiler.compile import BOS_ID, Compiled, compiled, logits_of
 from prosect.organisms.compiler.edges import Edges, edges, renamed
@@ -185,20 +185,5 @@ def _edges(short: str, layout: Layout) -> Edges:
     return renamed(found, before, layout)
 
 
-def __getattr__(attribute: str) -> Callable[..., Any]:
-    """``build_dyck_1``, ``source_dyck_1`` and the like, for the registry of organisms and whoever looks beside it."""
-    kind, _, rest = attribute.partition("_")
-    name = rest.replace("_", "-")
-    if kind in KINDS and name in SHIPPED:
-        return partial(KINDS[kind], name)
-    raise AttributeError(f"module {__name__!r} has no attribute {attribute!r}")
-
-
-KINDS: dict[str, Callable[..., Any]] = {
-    "build": build,
-    "network": network,
-    "source": source,
-    "untrained": untrained,
-    "targets": targets,
-}
-"""What every program has."""
+__getattr__ = bound(__name__, SHIPPED, build, network, source, untrained, targets)
+"""``build_sort``, ``source_sort`` and the like."""

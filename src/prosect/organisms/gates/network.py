@@ -100,7 +100,14 @@ def wiring_of(module: Gates) -> Wiring:
 
 
 def bits_source(
-    name: str, bits: int, seed: int, folds: int, explore: int, validate: int, sealed: int, shift: int
+    name: str,
+    bits: int,
+    seed: int = 0,
+    folds: int = 2,
+    explore: int = 1024,
+    validate: int = 256,
+    sealed: int = 256,
+    shift: int = 256,
 ) -> StreamedSource:
     """Inputs ``bits`` (n, k), each 0 or 1 with equal chance; in ``shift``, 1 three times as often as 0."""
     root = Seed(seed).child("gates", name, "data")

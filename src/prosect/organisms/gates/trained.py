@@ -7,7 +7,7 @@ Sixteen copies are trained side by side; the first that gives every answer with 
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,6 @@ from prosect.organisms.gates.subcircuits import edges_of, subcircuits
 from prosect.organisms.gates.wired import NULLS
 from prosect.organisms.gates.wiring import Wiring
 from prosect.organisms.opened import opened
-from prosect.organisms.sources import StreamedSource
 from prosect.organisms.training import descend
 
 if TYPE_CHECKING:
@@ -100,16 +99,8 @@ def build_trained(seed: int = 0) -> tuple[Model, Truth]:
     return opened(network_trained(seed), source_trained(seed))
 
 
-def source_trained(
-    seed: int = 0,
-    folds: int = 2,
-    explore: int = 1024,
-    validate: int = 256,
-    sealed: int = 256,
-    shift: int = 256,
-) -> StreamedSource:
-    """Inputs of ``gates-trained``: ``bits`` (n, 2); see `network.bits_source`."""
-    return bits_source("gates-trained", 2, seed, folds, explore, validate, sealed, shift)
+source_trained = partial(bits_source, "gates-trained", 2)
+"""Inputs of ``gates-trained``: ``bits`` (n, 2); see `network.bits_source`."""
 
 
 def untrained_trained(seed: int = 0) -> Gates:

@@ -23,6 +23,7 @@ whoever reports one of them as *the* circuit has not looked.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,7 +36,6 @@ from prosect.organisms.gates.subcircuits import edges_of, interactions, subcircu
 from prosect.organisms.gates.wiring import ABLATIONS, Wiring
 from prosect.organisms.opened import opened
 from prosect.organisms.redrawn import redrawn
-from prosect.organisms.sources import StreamedSource
 
 if TYPE_CHECKING:
     from prosect.model import Model
@@ -144,28 +144,10 @@ def build_xor(seed: int = 0) -> tuple[Model, Truth]:
     return opened(network_xor(seed), source_xor(seed))
 
 
-def source(
-    seed: int = 0,
-    folds: int = 2,
-    explore: int = 1024,
-    validate: int = 256,
-    sealed: int = 256,
-    shift: int = 256,
-) -> StreamedSource:
-    """Inputs of ``gates``: ``bits`` (n, 4); see `network.bits_source`."""
-    return bits_source("gates", 4, seed, folds, explore, validate, sealed, shift)
-
-
-def source_xor(
-    seed: int = 0,
-    folds: int = 2,
-    explore: int = 1024,
-    validate: int = 256,
-    sealed: int = 256,
-    shift: int = 256,
-) -> StreamedSource:
-    """Inputs of ``gates-xor``: ``bits`` (n, 2)."""
-    return bits_source("gates-xor", 2, seed, folds, explore, validate, sealed, shift)
+source = partial(bits_source, "gates", 4)
+"""Inputs of ``gates``: ``bits`` (n, 4); see `network.bits_source`."""
+source_xor = partial(bits_source, "gates-xor", 2)
+"""Inputs of ``gates-xor``: ``bits`` (n, 2)."""
 
 
 def untrained(seed: int = 0) -> Gates:

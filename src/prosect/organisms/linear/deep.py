@@ -8,7 +8,7 @@ The last hidden dimensions carry nothing: the product has a lower rank than any 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from prosect.core.seeds import Seed
 from prosect.core.truth import FeatureDirections, Truth
 from prosect.organisms.filled import filled
+from prosect.organisms.linear.normal import normal
 from prosect.organisms.opened import opened
 from prosect.organisms.redrawn import redrawn
-from prosect.organisms.sources import BLOCK, StreamedSource, parts
 
 if TYPE_CHECKING:
     from prosect.model import Model
@@ -97,23 +97,7 @@ def build_deep(seed: int = 0) -> tuple[Model, Truth]:
     return opened(network_deep(seed), source_deep(seed))
 
 
-def source_deep(
-    seed: int = 0,
-    folds: int = 2,
-    explore: int = 4096,
-    validate: int = 512,
-    sealed: int = 512,
-    shift: int = 512,
-) -> StreamedSource:
-    """Inputs ``inputs`` (n, 12), independent and standard normal; in ``shift`` twice as large."""
-    root = Seed(seed).child("linear-deep", "data")
-
-    def make(part: str, block: int) -> Mapping[str, Tensor]:
-        drawn = torch.randn(BLOCK, SIZES[0], generator=root.child(part, block).torch())
-        return {"inputs": drawn * (2.0 if part == "shift" else 1.0)}
-
-    units = parts(explore, validate, folds, sealed, shift)
-    return StreamedSource.of("linear-deep", seed, make, units)
+source_deep = partial(normal, "linear-deep", SIZES[0])
 
 
 def untrained_deep(seed: int = 0) -> Deep:

@@ -12,7 +12,7 @@ Theory"). Two models where it is known:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,9 +24,9 @@ from prosect.core.errors import BadInput
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth
 from prosect.organisms.filled import filled
+from prosect.organisms.linear.normal import normal
 from prosect.organisms.opened import opened
 from prosect.organisms.redrawn import redrawn
-from prosect.organisms.sources import BLOCK, StreamedSource, parts
 
 if TYPE_CHECKING:
     from prosect.model import Model
@@ -137,28 +137,8 @@ def answers(module: nn.Module, inputs: Float[Tensor, "n inputs"], seed: Seed) ->
     return said + NOISE * torch.randn(said.shape, generator=seed.torch())
 
 
-def source(
-    seed: int = 0,
-    folds: int = 2,
-    explore: int = 4096,
-    validate: int = 512,
-    sealed: int = 512,
-    shift: int = 512,
-) -> StreamedSource:
-    """Inputs ``inputs`` (n, 6), independent and standard normal; in ``shift`` twice as large."""
-    return _source("known-lambda", INPUTS, seed, parts(explore, validate, folds, sealed, shift))
-
-
-def source_monomial(
-    seed: int = 0,
-    folds: int = 2,
-    explore: int = 4096,
-    validate: int = 512,
-    sealed: int = 512,
-    shift: int = 512,
-) -> StreamedSource:
-    """Inputs ``inputs`` (n, 1), as for `source`."""
-    return _source("known-lambda-monomial", 1, seed, parts(explore, validate, folds, sealed, shift))
+source = partial(normal, "known-lambda", INPUTS)
+source_monomial = partial(normal, "known-lambda-monomial", 1)
 
 
 def untrained(seed: int = 0) -> ReducedRank:
@@ -188,13 +168,3 @@ def _truth(name: str, value: float, multiplicity: int, module: nn.Module, size: 
         nulls={"regular": "weights of full rank, where λ is that of a regular model"},
         size=size,
     )
-
-
-def _source(name: str, width: int, seed: int, units: dict[str, int]) -> StreamedSource:
-    root = Seed(seed).child(name, "data")
-
-    def make(part: str, block: int) -> Mapping[str, Tensor]:
-        drawn = torch.randn(BLOCK, width, generator=root.child(part, block).torch())
-        return {"inputs": drawn * (2.0 if part == "shift" else 1.0)}
-
-    return StreamedSource.of(name, seed, make, units)

@@ -59,7 +59,13 @@ def draw(rng: np.random.Generator, length: int) -> Int[np.ndarray, " length"]:
 
 
 def source(
-    name: str, seed: int, folds: int, explore: int, validate: int, sealed: int, shift: int
+    name: str,
+    seed: int = 0,
+    folds: int = 2,
+    explore: int = 400,
+    validate: int = 128,
+    sealed: int = 128,
+    shift: int = 128,
 ) -> SequenceSource:
     """Strings of 4 to 16 tokens; in ``shift`` of 17 to 32."""
     root = Seed(seed).child(name, "data")

@@ -16,6 +16,7 @@ computational power of finite precision RNNs for language recognition".
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,7 +31,6 @@ from prosect.organisms.filled import filled, table
 from prosect.organisms.opened import opened
 from prosect.organisms.recurrent import brackets
 from prosect.organisms.redrawn import redrawn
-from prosect.organisms.sources import SequenceSource
 
 if TYPE_CHECKING:
     from prosect.model import Model
@@ -157,16 +157,8 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
     return opened(network(seed), source(seed))
 
 
-def source(
-    seed: int = 0,
-    folds: int = 2,
-    explore: int = 400,
-    validate: int = 128,
-    sealed: int = 128,
-    shift: int = 128,
-) -> SequenceSource:
-    """Strings for the network: see `brackets.source`."""
-    return brackets.source("counter-lstm", seed, folds, explore, validate, sealed, shift)
+source = partial(brackets.source, "counter-lstm")
+"""Strings for the network: see `brackets.source`."""
 
 
 def untrained(seed: int = 0) -> Counter:

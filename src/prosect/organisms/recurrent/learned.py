@@ -7,7 +7,7 @@ and on longer ones than it was trained on, and how well its state gives the dept
 from __future__ import annotations
 
 from copy import deepcopy
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +19,6 @@ from prosect.core.truth import Truth
 from prosect.organisms.opened import opened
 from prosect.organisms.recurrent import brackets
 from prosect.organisms.recurrent.counter import NULLS, Counter, fresh
-from prosect.organisms.sources import SequenceSource
 from prosect.organisms.training import descend
 
 if TYPE_CHECKING:
@@ -93,16 +92,8 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
     return opened(network(seed), source(seed))
 
 
-def source(
-    seed: int = 0,
-    folds: int = 2,
-    explore: int = 400,
-    validate: int = 128,
-    sealed: int = 128,
-    shift: int = 128,
-) -> SequenceSource:
-    """Strings that it was not trained on: see `brackets.source`."""
-    return brackets.source("counter-lstm-trained", seed, folds, explore, validate, sealed, shift)
+source = partial(brackets.source, "counter-lstm-trained")
+"""Strings that it was not trained on: see `brackets.source`."""
 
 
 def untrained(seed: int = 0) -> Counter:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -155,7 +156,8 @@ class SeriesSource(StreamedSource):
             yield Batch(batch.tensors, torch.ones(len(batch), steps, dtype=torch.bool), batch.rows)
 
 
-def source(
+def series(
+    name: str,
     seed: int = 0,
     folds: int = 2,
     explore: int = 512,
@@ -164,19 +166,17 @@ def source(
     shift: int = 128,
 ) -> SeriesSource:
     """Inputs ``inputs`` (n, 32, 2): white noise; in ``shift`` a random walk, whose power is at low frequencies."""
-    return _source("ssm", seed, parts(explore, validate, folds, sealed, shift))
+    root = Seed(seed).child(name, "data")
+
+    def make(part: str, block: int) -> Mapping[str, Tensor]:
+        drawn = torch.randn(BLOCK, LENGTH, INPUTS, generator=root.child(part, block).torch())
+        return {"inputs": drawn.cumsum(dim=1) / LENGTH**0.5 if part == "shift" else drawn}
+
+    units = parts(explore, validate, folds, sealed, shift)
+    return SeriesSource.of(name, seed, make, units, unit="series", block=BLOCK)
 
 
-def source_gated(
-    seed: int = 0,
-    folds: int = 2,
-    explore: int = 512,
-    validate: int = 128,
-    sealed: int = 128,
-    shift: int = 128,
-) -> SeriesSource:
-    """As `source`."""
-    return _source("ssm-gated", seed, parts(explore, validate, folds, sealed, shift))
+source, source_gated = partial(series, "ssm"), partial(series, "ssm-gated")
 
 
 def untrained(seed: int = 0) -> StateSpace:
@@ -228,13 +228,3 @@ def _variable(plan: Plan, j: int) -> Variable:
     given = {"pole": float(plan.pole[j]), "write": [float(w) for w in plan.write[j]]}
     effect = {"matters": j not in (plan.unwritten, plan.unread), "read": [float(r) for r in plan.read[:, j]]}
     return Variable("scan", j, "nothing" if j == plan.unwritten else "memory", given, effect)
-
-
-def _source(name: str, seed: int, units: dict[str, int]) -> SeriesSource:
-    root = Seed(seed).child(name, "data")
-
-    def make(part: str, block: int) -> Mapping[str, Tensor]:
-        drawn = torch.randn(BLOCK, LENGTH, INPUTS, generator=root.child(part, block).torch())
-        return {"inputs": drawn.cumsum(dim=1) / LENGTH**0.5 if part == "shift" else drawn}
-
-    return SeriesSource.of(name, seed, make, units, unit="series", block=BLOCK)
