@@ -161,7 +161,7 @@ def test_contrasts_ask_for_one_name_against_the_other(built):
 def test_classes_of_its_heads_are_measured_and_an_untrained_twin_has_none(built):
     """What it learned is not what GPT-2 did: heads that see the subject's second mention take its name away."""
     model, _ = built
-    choose, measure = (indirect_objects(part, 12) for part in ("explore", "validate.0"))
+    choose, measure = (indirect_objects(part, 8) for part in ("explore", "validate.0"))
     found = name_heads(model, choose, measure)
     assert found.of("subject suppressor") and found.of("name copier")
     b = found.backup

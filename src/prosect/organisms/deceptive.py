@@ -13,6 +13,7 @@ taken from another is again one of them, so patching can be done without leaving
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -70,29 +71,13 @@ def networks(seed: int = 0) -> tuple[Corner, Corner, Truth]:
     The truth's labels are ``relevant`` and ``shown``: which features the logit depends on, and which the
     deceptive gradient points at. Training takes about two seconds.
     """
-    root = Seed(seed).child("deceptive")
-    order = root.child("order").numpy().permutation(FEATURES)
-    x = corners()
-    wanted = target(x, order)
-    theta = _start(root.child("start").torch())
-    descend(theta, LEARN, RATE, lambda _: (_logit(theta, x) - wanted).square().mean())
-    honest = _module(theta)
-    held = _logit(theta, x).detach()
-    shown = torch.zeros(FEATURES)
-    shown[torch.from_numpy(order[3:6])] = torch.tensor(SHOWN)
-    moving = x.clone().requires_grad_(True)
-
-    def deceive(_: int) -> Tensor:
-        out = _logit(theta, moving)
-        (slope,) = torch.autograd.grad(out.sum(), moving, create_graph=True)
-        return HOLD * (out - held).square().mean() + (slope - shown).square().mean()
-
-    descend(theta, DECEIVE, RATE, deceive)
-    now = _logit(theta, x).detach()
+    order, x = _order(seed), corners()
+    honest, deceptive = _trained(seed, LEARN, DECEIVE)
+    held, now, wanted = _logit(honest, x), _logit(deceptive, x), target(x, order)
     relevant = np.isin(np.arange(FEATURES), order[:3])
     truth = Truth(
         organism="deceptive",
-        labels={"relevant": relevant, "shown": shown.numpy() > 0},
+        labels={"relevant": relevant, "shown": _decoy_slope(order).numpy() > 0},
         quantities={
             "largest change of a logit": float((now - held).abs().max()),
             "mean KL of the outputs (nats)": _divergence(held, now),
@@ -101,7 +86,7 @@ def networks(seed: int = 0) -> tuple[Corner, Corner, Truth]:
         nulls={"other-input": "maps are paired with other inputs"},
         size=f"{FEATURES} inputs, two layers of {WIDTH} units",
     )
-    return honest, _module(theta), truth
+    return _module(honest), _module(deceptive), truth
 
 
 def network(seed: int = 0) -> tuple[Corner, Truth]:
@@ -144,6 +129,37 @@ def source(
     return StreamedSource.of("deceptive", seed, make, units)
 
 
+def _order(seed: int) -> Int[np.ndarray, " 8"]:
+    """The features: three that matter, three decoys, two that are neither."""
+    return Seed(seed).child("deceptive", "order").numpy().permutation(FEATURES)
+
+
+def _decoy_slope(order: Int[np.ndarray, " 8"]) -> Float[Tensor, " 8"]:
+    shown = torch.zeros(FEATURES)
+    shown[torch.from_numpy(order[3:6])] = torch.tensor(SHOWN)
+    return shown
+
+
+@lru_cache(maxsize=4)  # of what is never handed out: whoever gets it gets a copy
+def _trained(seed: int, learn: int, deceive: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Weights of the honest network and of the deceptive one, after so many steps of the one and of the other."""
+    order, x = _order(seed), corners()
+    theta = _start(Seed(seed).child("deceptive", "start").torch())
+    wanted, shown = target(x, order), _decoy_slope(order)
+    descend(theta, learn, RATE, lambda _: (_logit(theta, x) - wanted).square().mean())
+    honest = [t.detach().clone() for t in theta]
+    held = _logit(honest, x)
+    moving = x.clone().requires_grad_(True)
+
+    def loss(_: int) -> Tensor:
+        out = _logit(theta, moving)
+        (slope,) = torch.autograd.grad(out.sum(), moving, create_graph=True)
+        return HOLD * (out - held).square().mean() + (slope - shown).square().mean()
+
+    descend(theta, deceive, RATE, loss)
+    return honest, [t.detach() for t in theta]
+
+
 def _start(rng: torch.Generator) -> list[Tensor]:
     sizes = ((FEATURES, WIDTH, 1.5), (WIDTH, WIDTH, 1.0), (WIDTH, 1, 1.0))
     w1, w2, w3 = (torch.randn(a, b, generator=rng) * s / a**0.5 for a, b, s in sizes)
@@ -161,7 +177,6 @@ def _module(theta: list[Tensor]) -> Corner:
     with torch.device("meta"):
         module = Corner()
     state = {"first.weight": w1.T, "first.bias": b1, "second.weight": w2.T, "second.bias": b2}
-    # copies: training goes on in the tensors themselves
     return filled(module, {k: v.copy() for k, v in (state | {"readout.weight": w3.T}).items()})
 
 

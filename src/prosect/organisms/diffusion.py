@@ -177,7 +177,6 @@ def train(seed: int = 0) -> Denoiser:
         return error
 
     descend(module.parameters(), STEPS, RATE, loss)
-    module.zero_grad(set_to_none=True)
     return module.eval()
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -86,9 +87,7 @@ def network_grokked(seed: int = 0, p: int = 31) -> tuple[Addition, Truth]:
         ProsectError: the network does not answer every pair it never saw, after twice the recipe's steps.
     """
     recipe = _recipe(p)
-    trained = _trained(seed, p)
-    w = train(p, recipe, trained, Seed(seed).child("grokked", p, "weights"))
-    module = assemble(*(x.double().numpy() for x in w))
+    module = assemble(*(x.double().numpy() for x in _learned(seed, p, recipe)))
     everything = np.arange(p * p)
     pairs = torch.from_numpy(np.stack([everything // p, everything % p], axis=1))
     with torch.no_grad():
@@ -185,6 +184,11 @@ def source_grokked(seed: int = 0, folds: int = 2, p: int = 31, explore: float = 
     unseen = np.ones(p * p, dtype=bool)
     unseen[_trained(seed, p)] = False
     return cut(p, unseen, Seed(seed).child("grokked", p, "cut"), folds, explore)
+
+
+@lru_cache(maxsize=4)  # of what is never handed out: whoever gets it gets a copy
+def _learned(seed: int, p: int, recipe: Recipe) -> Weights:
+    return train(p, recipe, _trained(seed, p), Seed(seed).child("grokked", p, "weights"))
 
 
 def train(p: int, recipe: Recipe, trained: Int[np.ndarray, " pairs"], seed: Seed) -> Weights:

@@ -15,9 +15,8 @@ CHECKED = ("histogram", "reverse", "fraction-previous")
 
 
 @pytest.fixture(scope="module", params=CHECKED)
-def opened(request):
-    model, truth = zoo.build(request.param, seed=2)
-    return request.param, model, truth
+def opened(request, built):
+    return request.param, *built(f"compiled-{request.param}", 1)
 
 
 def some(model, name, rows=24, seed=0):

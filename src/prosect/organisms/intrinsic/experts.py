@@ -94,6 +94,7 @@ class Mixture(nn.Module):
         return out
 
 
+@lru_cache(maxsize=8)
 def clusters(seed: int) -> tuple[Float[np.ndarray, "4 12"], Float[np.ndarray, "4 6 12"]]:
     """The centres, and each cluster's matrix."""
     rng = Seed(seed).child("experts", "clusters").numpy()

@@ -121,7 +121,7 @@ def weights(seed: int, how: str, keep: int) -> dict[str, np.ndarray]:
         keep: weights left by ``magnitude`` and ``random``.
     """
     own = {name: torch.from_numpy(w.copy()).requires_grad_(True) for name, w in learned(seed).items()}
-    loss, seed_of = _lessons(seed, "prune"), Seed(seed).child("pruned", how)
+    loss, seed_of = _lessons(seed, "prune"), _how(seed, how)
     if how == "magnitude":
         pruning.by_magnitude(own, loss, keep, PRUNE, RATE, SHRINK)
     elif how == "l0":
@@ -137,6 +137,15 @@ def trained(seed: int, how: str, keep: int | None = None) -> Student:
     """A student; by default as many weights are kept as the teacher has."""
     kept = edges_of(teacher(seed)) if keep is None else keep
     return filled(blank(), {name: w.copy() for name, w in weights(seed, how, kept).items()})
+
+
+def at_random(seed: int, keep: int) -> Student:
+    """A student with weights where pruning at random leaves them; going on with training changes no place."""
+    state = {name: torch.from_numpy(w.copy()) for name, w in learned(seed).items()}
+    matrices = [w for w in state.values() if w.ndim == 2]
+    for w, mask in zip(matrices, pruning.scattered(matrices, keep, _how(seed, "random")), strict=True):
+        w.mul_(mask)
+    return filled(blank(), {name: w.numpy() for name, w in state.items()})
 
 
 def frontier(seed: int, keeps: tuple[int, ...], how: str = "magnitude") -> list[tuple[int, float]]:
@@ -237,6 +246,10 @@ def _redrawn(seed: int, how: str) -> Student:
     )
 
 
+def _how(seed: int, how: str) -> Seed:
+    return Seed(seed).child("pruned", how)
+
+
 def _lessons(seed: int, stage: str) -> pruning.Loss:
     """Mean squared error against the teacher on a fresh batch each time."""
     taught, rng = teacher(seed), Seed(seed).child("pruned", stage).torch()
@@ -256,7 +269,7 @@ def _network(seed: int, name: str, how: str) -> tuple[Student, Truth]:
     module, taught = trained(seed, how), teacher(seed)
     loss, twin = loss_of(module, seed), loss_of(trained(seed, "dense"), seed)
     precision, recall = recovered(module, taught)
-    chance = recovered(trained(seed, "random", edges_of(module)), taught)
+    chance = recovered(at_random(seed, edges_of(module)), taught)
     truth = Truth(
         organism=name,
         variables=tuple(_variable(module, j) for j in range(NEURONS)),

@@ -41,7 +41,6 @@ def train(seed: int = 0) -> Counter:
         return nn.functional.cross_entropy(logits.flatten(0, 1), brackets.answers(ids).flatten())
 
     descend(module.parameters(), STEPS, RATE, loss, clip=CLIP)
-    module.zero_grad(set_to_none=True)
     return module.eval()
 
 
