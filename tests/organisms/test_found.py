@@ -15,7 +15,7 @@ NAMES = ("induction", "superposition", "pentagon", "modular", "modular-grokked",
 def test_the_model_null_has_the_sizes_of_the_network_and_other_weights(name, built):
     found = functions(name)
     assert found.source is not None and found.untrained is not None
-    module = built(name, 1)[0].module
+    module = built(name)[0].module
     batch = next(found.source(1).batches("validate.0", rows=64))
     nulls = [found.untrained(seed) for seed in (1, 1, 2)]
     states = [null.state_dict() for null in nulls]
@@ -34,7 +34,7 @@ def test_the_model_null_has_the_sizes_of_the_network_and_other_weights(name, bui
 @pytest.mark.parametrize("name", ["induction", "planted", "modular", "superposition"])
 def test_weights_that_are_set_by_hand_are_redrawn_at_their_scale(name, built):
     found = functions(name)
-    module = built(name, 1)[0].module
+    module = built(name)[0].module
     for key, weights in found.untrained(1).state_dict().items():
         real = module.state_dict()[key]
         if real.numel() > 500:

@@ -20,7 +20,7 @@ FEW = ("histogram", "sort", "fraction-previous")
 @pytest.mark.parametrize("name", zoo.names())
 def test_it_opens_by_name_and_passes_its_self_check(name, monkeypatch):
     """With the truth about edges from few inputs, which are all that it is asked of for most programs here."""
-    for few, number in (("SAMPLED", 256), ("VECTORS", 16)):
+    for few, number in (("SAMPLED", 256), ("VECTORS", 16), ("MOST_ROWS", 8)):
         monkeypatch.setattr(edges, few, number)
     monkeypatch.setattr(zoo, "_found", zoo._found.__wrapped__)
     model = prosect.load(f"organism:{name}", seed=1)
@@ -166,8 +166,8 @@ def test_the_model_null_has_the_sizes_and_not_the_behaviour():
 
 
 def test_seeds_differ_in_more_than_basis():
-    heads = {tuple(zoo.organism("dyck-2", seed).layout.head_of.items()) for seed in range(8)}
-    assert len(heads) >= 6
+    heads = {tuple(zoo.organism("dyck-2", seed).layout.head_of.items()) for seed in range(5)}
+    assert len(heads) >= 4
 
 
 def test_unknown_programs_are_named():
