@@ -24,6 +24,7 @@ from prosect.decompose.evaluation.specialisation import specialisation
 from prosect.organisms.intrinsic import activations, experts, placed, pruned
 from prosect.organisms.intrinsic import sparse_features as task
 from prosect.organisms.intrinsic.readable import TWIN
+from prosect.organisms.opened import opened
 
 
 def main() -> int:
@@ -56,7 +57,7 @@ def sparse(seeds: range) -> list[Figure]:
 
 
 def reading(kind: str, seed: int) -> tuple[float, float, Hidden]:
-    model, truth = activations.opened(kind, kind, seed)
+    model, truth = opened(activations.known(kind, kind, seed), activations.source_topk(seed))
     batch = next(activations.source_topk(seed).batches("explore", rows=4096))
     x = batch.tensors["features"]
     norm = "norm" if kind in ("solu", "single") else None

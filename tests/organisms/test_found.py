@@ -12,12 +12,12 @@ NAMES = ("induction", "superposition", "pentagon", "modular", "modular-grokked",
 
 
 @pytest.mark.parametrize("name", [*NAMES, "compiled-histogram", "compiled-sort-superposed"])
-def test_the_model_null_has_the_sizes_of_the_network_and_other_weights(name):
+def test_the_model_null_has_the_sizes_of_the_network_and_other_weights(name, built):
     found = functions(name)
     assert found.source is not None and found.untrained is not None
-    module = found.build(seed=1)[0].module
-    batch = next(found.source(1).batches("validate.0", rows=64))
-    nulls = [found.untrained(seed) for seed in (1, 1, 2)]
+    module = built(name)[0].module
+    batch = next(found.source(0).batches("validate.0", rows=64))
+    nulls = [found.untrained(seed) for seed in (0, 0, 2)]
     states = [null.state_dict() for null in nulls]
     assert {k: v.shape for k, v in states[0].items()} == {k: v.shape for k, v in module.state_dict().items()}
     moved = [k for k, v in states[0].items() if v.any()]
@@ -32,10 +32,10 @@ def test_the_model_null_has_the_sizes_of_the_network_and_other_weights(name):
 
 
 @pytest.mark.parametrize("name", ["induction", "planted", "modular", "superposition"])
-def test_weights_that_are_set_by_hand_are_redrawn_at_their_scale(name):
+def test_weights_that_are_set_by_hand_are_redrawn_at_their_scale(name, built):
     found = functions(name)
-    module = found.network(1)[0]
-    for key, weights in found.untrained(1).state_dict().items():
+    module = built(name)[0].module
+    for key, weights in found.untrained(0).state_dict().items():
         real = module.state_dict()[key]
         if real.numel() > 500:
             assert torch.isclose(weights.square().mean(), real.square().mean(), rtol=0.3)

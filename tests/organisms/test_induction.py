@@ -45,7 +45,7 @@ def attention(module, ids):
 @pytest.mark.parametrize("part", ["explore", "validate.0", "shift"])
 def test_the_second_copy_is_predicted_from_its_second_token_on(organism, part):
     seed, module, _ = organism
-    batch = sequences(seed, part)
+    batch = sequences(seed, part, rows=96)
     with torch.no_grad():
         guess = module(**batch.tensors).logits.argmax(-1)
     checked = 0
@@ -127,7 +127,7 @@ def test_without_the_previous_head_nothing_is_predicted(organism):
     seed, module, truth = organism
     (previous,) = [v for v in truth.variables if v.parameters["role"] == "previous" and v.effect["matters"]]
     width, head = module.config.head_dim, int(previous.site[5])
-    batch = sequences(seed)
+    batch = sequences(seed, rows=96)
     expected = targets(batch)
 
     def silence(_m, args):

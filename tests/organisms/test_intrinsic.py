@@ -10,13 +10,12 @@ import torch
 
 import prosect
 from prosect.core.canonical import digest_tensors
-from prosect.core.errors import BadInput, NotFinite, ShapeMismatch
+from prosect.core.errors import BadInput, ShapeMismatch
 from prosect.core.registries import _INTRINSIC
 from prosect.core.seeds import Seed
 from prosect.organisms.intrinsic import activations, experts, leak, placed, pruned, pruning, readable
 from prosect.organisms.intrinsic import sparse_features as task
 from prosect.organisms.intrinsic.layers import SoLU, TopK, solu
-from prosect.organisms.intrinsic.training import descend
 
 # --- layers ---
 
@@ -49,12 +48,6 @@ def test_impossible_k_is_refused():
         TopK(0)
     with pytest.raises(ShapeMismatch, match="4 units"):
         TopK(5)(torch.zeros(2, 4))
-
-
-def test_a_loss_that_runs_away_is_named():
-    w = torch.ones(1, requires_grad=True)
-    with pytest.raises(NotFinite, match="smaller rate"):
-        descend([w], 3, 1.0, lambda _: (w * float("inf")).sum())
 
 
 # --- sparse activations ---
@@ -207,7 +200,7 @@ def test_a_teacher_is_recovered_by_pruning_and_not_by_chance():
 
 def test_matching_neurons_is_as_good_as_trying_every_order():
     taught = pruned.teacher(1)
-    student = pruned.trained(0, "random", 30)
+    student = pruned.at_random(0, 30)
     mine, theirs = (
         np.hstack([m.inner.weight.detach().numpy(), m.readout.weight.detach().numpy().T]) != 0
         for m in (student, taught)

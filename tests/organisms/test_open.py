@@ -5,7 +5,6 @@ import pytest
 import torch
 
 import prosect
-from prosect.core.registries import ORGANISMS
 from prosect.core.truth import Truth
 from prosect.organisms import deceptive, grokked, induction, modular, planted, superposition, toy
 
@@ -23,9 +22,9 @@ SOURCES = {
 
 
 @pytest.fixture(scope="module", params=SOURCES)
-def opened(request):
-    model, truth = ORGANISMS.get(request.param)(seed=1)
-    return request.param, model, truth, next(SOURCES[request.param](1).batches("validate.0", rows=8))
+def opened(request, built):
+    model, truth = built(request.param)
+    return request.param, model, truth, next(SOURCES[request.param](0).batches("validate.0", rows=8))
 
 
 def test_a_builder_gives_an_opened_model_and_its_truth(opened):
@@ -61,9 +60,9 @@ def test_what_is_captured_there_is_what_the_truth_is_about(opened):
             assert indices == list(range(captured.shape[-1]))
 
 
-def test_a_planted_rule_is_read_off_the_captured_activations():
-    model, truth = planted.build(1)
-    batch = next(planted.source(1).batches("validate.0", rows=8))
+def test_a_planted_rule_is_read_off_the_captured_activations(built):
+    model, truth = built("planted")
+    batch = next(planted.source(0).batches("validate.0", rows=8))
     act = model.run(batch, capture=("mlp_act.0",))["mlp_act.0"]
     v = next(v for v in truth.variables if v.parameters["sort"] == "token")
     strength = torch.zeros(model.vocab_size)
@@ -72,9 +71,9 @@ def test_a_planted_rule_is_read_off_the_captured_activations():
     assert (batch.flat(act)[:, v.index] - batch.flat(expected)).abs().max() < 1e-3
 
 
-def test_induction_attends_where_its_truth_says_under_the_public_names():
-    model, truth = induction.build(1)
-    batch = next(induction.source(1).batches("validate.0", rows=8))
+def test_induction_attends_where_its_truth_says_under_the_public_names(built):
+    model, truth = built("induction")
+    batch = next(induction.source(0).batches("validate.0", rows=8))
     (v,) = [v for v in truth.variables if v.parameters["role"] == "previous" and v.effect["matters"]]
     layer, head = int(v.site[2]), int(v.site[5])
     probs = model.run(batch, capture=(f"probs.{layer}",))[f"probs.{layer}"][:, head]

@@ -10,7 +10,7 @@ from prosect.core.errors import BadInput
 from prosect.core.seeds import Seed
 from prosect.organisms import toy
 from prosect.organisms.superposition import NOISE, network, source
-from prosect.organisms.toy import dimensionality, network_dense, network_pentagon, source_pentagon
+from prosect.organisms.toy import dimensionality, network_dense, source_pentagon
 
 
 def hidden_of(module, tensors):
@@ -89,8 +89,9 @@ def test_impossible_densities_are_refused(active):
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_rare_features_form_a_regular_pentagon(seed):
-    module, truth = network_pentagon(seed)
+def test_rare_features_form_a_regular_pentagon(seed, built):
+    model, truth = built("pentagon", seed)
+    module = model.module
     (features,) = truth.features
     angles = np.sort(np.degrees(np.arctan2(*features.directions.T[::-1])))
     gaps = np.diff(np.append(angles, angles[0] + 360))

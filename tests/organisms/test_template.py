@@ -16,8 +16,8 @@ from prosect.organisms.template_questions import indirect_objects, names, recall
 
 
 @pytest.fixture(scope="module")
-def built():
-    return template.build()
+def opened(built):
+    return built("template")
 
 
 def trained_sentences(chunks=4):
@@ -83,8 +83,8 @@ def test_a_training_batch_is_its_steps_alone_and_answers_count_more():
     assert torch.equal(weights == 0, ids == 1)  # padding
 
 
-def test_labels_are_of_the_sources_documents(built):
-    _, truth = built
+def test_labels_are_of_the_sources_documents(opened):
+    _, truth = opened
     data = source()
     for part, n in data.units.items():
         has = truth.labels[f"ioi@{part}"]
@@ -101,7 +101,7 @@ def test_labels_are_of_the_sources_documents(built):
     assert np.array_equal(np.concatenate(halves), truth.labels["ioi@explore"])
 
 
-def test_it_opens_by_name_with_its_words_and_passes_the_self_check(built):
+def test_it_opens_by_name_with_its_words_and_passes_the_self_check(opened):
     model = prosect.load("organism:template")
     assert model.name == "organism:template" and model.report is not None
     assert not model.sites.refused and {"q.3", "probs.0", "mlp_act.2"} <= set(model.sites.names())
@@ -110,7 +110,7 @@ def test_it_opens_by_name_with_its_words_and_passes_the_self_check(built):
     assert ids[0].tolist() == [0, *(words.vocabulary().index(w) for w in text.split())]
     said = model.run([text]).output[0, -1].argmax()
     assert model.tokenizer.decode([int(said)]) == "anna"
-    assert built[1].unknown and not built[1].variables
+    assert opened[1].unknown and not opened[1].variables
 
 
 def test_the_record_is_of_these_weights():
@@ -119,8 +119,8 @@ def test_the_record_is_of_these_weights():
     assert digest_tensors(load_file(template.FOLDER / "model.safetensors")) == template.record()["digest"]
 
 
-def test_names_and_facts_that_training_never_had_are_answered(built):
-    model, truth = built
+def test_names_and_facts_that_training_never_had_are_answered(opened):
+    model, truth = opened
     for part, kind in (("shift", "ioi"), ("sealed", "ioi"), ("sealed", "distracted")):
         asked = indirect_objects(part, 200, seed=3, kind=kind)
         difference = asked.metric(model.run(asked.clean).output, asked.clean)
@@ -144,8 +144,8 @@ def share_said(model, asked, wanted):
     return np.mean(right)
 
 
-def test_contrasts_ask_for_one_name_against_the_other(built):
-    model, _ = built
+def test_contrasts_ask_for_one_name_against_the_other(opened):
+    model, _ = opened
     data = names(count=60, shift=20)
     batch = next(data.batches("shift", 20))
     scores = data.metric(model.run(batch).output, batch)
@@ -158,9 +158,9 @@ def test_contrasts_ask_for_one_name_against_the_other(built):
         assert sum(a != b for a, b in zip(c.clean, c.counterfactual, strict=True)) == 3
 
 
-def test_classes_of_its_heads_are_measured_and_an_untrained_twin_has_none(built):
+def test_classes_of_its_heads_are_measured_and_an_untrained_twin_has_none(opened):
     """What it learned is not what GPT-2 did: heads that see the subject's second mention take its name away."""
-    model, _ = built
+    model, _ = opened
     choose, measure = (indirect_objects(part, 12) for part in ("explore", "validate.0"))
     found = name_heads(model, choose, measure)
     assert found.of("subject suppressor") and found.of("name copier")
@@ -169,6 +169,7 @@ def test_classes_of_its_heads_are_measured_and_an_untrained_twin_has_none(built)
     for head in found.of("subject suppressor"):
         (h,) = (h for h in found.heads if h.head == head)
         assert h.direct.low > 0 and h.attention["END to S2"].low > 0.1
+    choose, measure = (indirect_objects(part, 8) for part in ("explore", "validate.0"))
     null = Model.of(template.untrained(1), name="untrained", inputs=dict(measure.clean.tensors))
     nothing = name_heads(null, choose, measure)
     assert all(h.classes == () for h in nothing.heads) and nothing.backup is None

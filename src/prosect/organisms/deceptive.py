@@ -12,7 +12,8 @@ taken from another is again one of them, so patching can be done without leaving
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import lru_cache
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -21,11 +22,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from prosect.core.canonical import digest
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth
 from prosect.organisms.filled import filled
-from prosect.organisms.sources import StreamedSource, parts
+from prosect.organisms.opened import opened
+from prosect.organisms.sources import BLOCK, StreamedSource, parts
+from prosect.organisms.training import descend
 
 if TYPE_CHECKING:
     from prosect.model import Model
@@ -37,7 +39,6 @@ SHOWN = (3.0, 2.0, 1.0)
 LEARN, DECEIVE, RATE = 400, 700, 5e-3
 HOLD = 10.0
 """How much more a change of the logits costs than as large an error of the gradient."""
-BLOCK = 4096
 
 
 class Corner(nn.Module):
@@ -70,29 +71,13 @@ def networks(seed: int = 0) -> tuple[Corner, Corner, Truth]:
     The truth's labels are ``relevant`` and ``shown``: which features the logit depends on, and which the
     deceptive gradient points at. Training takes about two seconds.
     """
-    root = Seed(seed).child("deceptive")
-    order = root.child("order").numpy().permutation(FEATURES)
-    x = corners()
-    wanted = target(x, order)
-    theta = _start(root.child("start").torch())
-    _descend(theta, LEARN, lambda: (_logit(theta, x) - wanted).square().mean())
-    honest = _module(theta)
-    held = _logit(theta, x).detach()
-    shown = torch.zeros(FEATURES)
-    shown[torch.from_numpy(order[3:6])] = torch.tensor(SHOWN)
-    moving = x.clone().requires_grad_(True)
-
-    def deceive() -> Tensor:
-        out = _logit(theta, moving)
-        (slope,) = torch.autograd.grad(out.sum(), moving, create_graph=True)
-        return HOLD * (out - held).square().mean() + (slope - shown).square().mean()
-
-    _descend(theta, DECEIVE, deceive)
-    now = _logit(theta, x).detach()
+    order, x = _order(seed), corners()
+    honest, deceptive = _trained(seed, LEARN, DECEIVE)
+    held, now, wanted = _logit(honest, x), _logit(deceptive, x), target(x, order)
     relevant = np.isin(np.arange(FEATURES), order[:3])
     truth = Truth(
         organism="deceptive",
-        labels={"relevant": relevant, "shown": shown.numpy() > 0},
+        labels={"relevant": relevant, "shown": _decoy_slope(order).numpy() > 0},
         quantities={
             "largest change of a logit": float((now - held).abs().max()),
             "mean KL of the outputs (nats)": _divergence(held, now),
@@ -101,7 +86,7 @@ def networks(seed: int = 0) -> tuple[Corner, Corner, Truth]:
         nulls={"other-input": "maps are paired with other inputs"},
         size=f"{FEATURES} inputs, two layers of {WIDTH} units",
     )
-    return honest, _module(theta), truth
+    return _module(honest), _module(deceptive), truth
 
 
 def network(seed: int = 0) -> tuple[Corner, Truth]:
@@ -117,10 +102,7 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
     input while its logits stay (the attack of Heo, Joo & Moon 2019). Known, on all 256 inputs: which
     features the logit depends on, which the gradient shows, and how far logits moved.
     """
-    from prosect.model import Model
-
-    module, truth = network(seed)
-    return Model.of(module, name="organism:deceptive", inputs={"features": corners()[:2]}), truth
+    return opened(network(seed), source(seed))
 
 
 def untrained(seed: int = 0) -> Corner:
@@ -144,8 +126,38 @@ def source(
         return {"features": (drawn < (0.75 if part == "shift" else 0.5)).float() * 2 - 1}
 
     units = parts(explore, validate, folds, sealed, shift)
-    about = {"organism": "deceptive", "seed": seed, "units": units, "version": 1}
-    return StreamedSource(make=make, units=units, digest=digest(about), block=BLOCK)
+    return StreamedSource.of("deceptive", seed, make, units)
+
+
+def _order(seed: int) -> Int[np.ndarray, " 8"]:
+    """The features: three that matter, three decoys, two that are neither."""
+    return Seed(seed).child("deceptive", "order").numpy().permutation(FEATURES)
+
+
+def _decoy_slope(order: Int[np.ndarray, " 8"]) -> Float[Tensor, " 8"]:
+    shown = torch.zeros(FEATURES)
+    shown[torch.from_numpy(order[3:6])] = torch.tensor(SHOWN)
+    return shown
+
+
+@lru_cache(maxsize=4)  # of what is never handed out: whoever gets it gets a copy
+def _trained(seed: int, learn: int, deceive: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Weights of the honest network and of the deceptive one, after so many steps of the one and of the other."""
+    order, x = _order(seed), corners()
+    theta = _start(Seed(seed).child("deceptive", "start").torch())
+    wanted, shown = target(x, order), _decoy_slope(order)
+    descend(theta, learn, RATE, lambda _: (_logit(theta, x) - wanted).square().mean())
+    honest = [t.detach().clone() for t in theta]
+    held = _logit(honest, x)
+    moving = x.clone().requires_grad_(True)
+
+    def loss(_: int) -> Tensor:
+        out = _logit(theta, moving)
+        (slope,) = torch.autograd.grad(out.sum(), moving, create_graph=True)
+        return HOLD * (out - held).square().mean() + (slope - shown).square().mean()
+
+    descend(theta, deceive, RATE, loss)
+    return honest, [t.detach() for t in theta]
 
 
 def _start(rng: torch.Generator) -> list[Tensor]:
@@ -160,22 +172,11 @@ def _logit(theta: list[Tensor], x: Tensor) -> Tensor:
     return (torch.tanh(torch.tanh(x @ w1 + b1) @ w2 + b2) @ w3)[:, 0]
 
 
-def _descend(theta: list[Tensor], steps: int, loss: Callable[[], Tensor]) -> None:
-    """Adam on all inputs at once, with a rate that falls linearly to zero."""
-    adam = torch.optim.Adam(theta, lr=RATE)
-    for step in range(steps):
-        adam.param_groups[0]["lr"] = RATE * (1 - step / steps)
-        adam.zero_grad()
-        loss().backward()  # type: ignore[no-untyped-call]
-        adam.step()
-
-
 def _module(theta: list[Tensor]) -> Corner:
     w1, b1, w2, b2, w3 = (t.detach().numpy() for t in theta)
     with torch.device("meta"):
         module = Corner()
     state = {"first.weight": w1.T, "first.bias": b1, "second.weight": w2.T, "second.bias": b2}
-    # copies: training goes on in the tensors themselves
     return filled(module, {k: v.copy() for k, v in (state | {"readout.weight": w3.T}).items()})
 
 

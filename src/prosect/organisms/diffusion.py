@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,12 +20,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from prosect.core.canonical import digest
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth, Variable
 from prosect.organisms.filled import filled
+from prosect.organisms.opened import opened
 from prosect.organisms.redrawn import redrawn
-from prosect.organisms.sources import StreamedSource, parts
+from prosect.organisms.sources import BLOCK, StreamedSource, parts
+from prosect.organisms.training import descend
 
 if TYPE_CHECKING:
     from prosect.model import Model
@@ -37,7 +38,6 @@ SMALLEST, LARGEST = 0.05, 5.0
 DATA = 1.5  # standard deviation of the points, roughly: what the network's input and output are scaled by
 STEPS, ROWS, RATE = 1500, 512, 4e-3
 LEVELS = (0.1, 0.3, 1.0, 3.0)  # of noise, at which the error is measured
-BLOCK = 4096
 NULLS = {"other-input": "outputs are paired with other points: nothing denoises them"}
 
 
@@ -169,16 +169,14 @@ def train(seed: int = 0) -> Denoiser:
     root = Seed(seed).child("diffusion", "train")
     mixture, module = Mixture.of(seed), _fresh(root.child("start")).train()
     rng = root.child("points").torch()
-    optimiser = torch.optim.Adam(module.parameters(), lr=RATE)
-    for step in range(STEPS):
-        optimiser.param_groups[0]["lr"] = RATE * (1 - step / STEPS)
+
+    def loss(_: int) -> Tensor:
         clean, sigma, noisy = mixture.draw(ROWS, LARGEST, rng)
         weight = (sigma**2 + DATA**2) / (sigma * DATA) ** 2
-        loss: Tensor = (weight * (module(noisy, sigma) - clean).square()).mean()
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-    module.zero_grad(set_to_none=True)
+        error: Tensor = (weight * (module(noisy, sigma) - clean).square()).mean()
+        return error
+
+    descend(module.parameters(), STEPS, RATE, loss)
     return module.eval()
 
 
@@ -188,7 +186,7 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
     Trained in a few seconds. Known: the best denoiser in closed form (the organism ``diffusion-exact``), and how far
     this one is from it at four noise levels. What its units stand for is not claimed.
     """
-    return _open("diffusion-mlp", network(seed), source(seed))
+    return opened(network(seed), source(seed))
 
 
 def build_exact(seed: int = 0) -> tuple[Model, Truth]:
@@ -196,10 +194,11 @@ def build_exact(seed: int = 0) -> tuple[Model, Truth]:
 
     Known: unit k of ``shares`` is the posterior probability that the point came from component k.
     """
-    return _open("diffusion-exact", network_exact(seed), source_exact(seed))
+    return opened(network_exact(seed), source_exact(seed))
 
 
-def source(
+def points(
+    name: str,
     seed: int = 0,
     folds: int = 2,
     explore: int = 4096,
@@ -208,19 +207,18 @@ def source(
     shift: int = 512,
 ) -> StreamedSource:
     """Inputs ``x`` (n, 2) and ``sigma`` (n, 1): noisy points and their noise; more of it in ``shift``."""
-    return _source("diffusion-mlp", seed, parts(explore, validate, folds, sealed, shift))
+    root, mixture = Seed(seed).child(name, "data"), Mixture.of(seed)
+
+    def make(part: str, block: int) -> Mapping[str, Tensor]:
+        largest = LARGEST * (4.0 if part == "shift" else 1.0)
+        _, sigma, noisy = mixture.draw(BLOCK, largest, root.child(part, block).torch())
+        return {"x": noisy, "sigma": sigma}
+
+    units = parts(explore, validate, folds, sealed, shift)
+    return StreamedSource.of(name, seed, make, units)
 
 
-def source_exact(
-    seed: int = 0,
-    folds: int = 2,
-    explore: int = 4096,
-    validate: int = 512,
-    sealed: int = 512,
-    shift: int = 512,
-) -> StreamedSource:
-    """As `source`."""
-    return _source("diffusion-exact", seed, parts(explore, validate, folds, sealed, shift))
+source, source_exact = partial(points, "diffusion-mlp"), partial(points, "diffusion-exact")
 
 
 def untrained(seed: int = 0) -> Denoiser:
@@ -243,25 +241,5 @@ def _fresh(seed: Seed) -> Denoiser:
     return redrawn(filled(module, state), seed)
 
 
-def _source(name: str, seed: int, units: dict[str, int]) -> StreamedSource:
-    root, mixture = Seed(seed).child(name, "data"), Mixture.of(seed)
-
-    def make(part: str, block: int) -> Mapping[str, Tensor]:
-        largest = LARGEST * (4.0 if part == "shift" else 1.0)
-        _, sigma, noisy = mixture.draw(BLOCK, largest, root.child(part, block).torch())
-        return {"x": noisy, "sigma": sigma}
-
-    about = {"organism": name, "seed": seed, "units": units, "version": 1}
-    return StreamedSource(make=make, units=units, digest=digest(about), block=BLOCK)
-
-
 def _squared(x: Float[Tensor, "n 2"]) -> float:
     return float(x.square().sum(dim=-1).mean())
-
-
-def _open(name: str, known: tuple[nn.Module, Truth], inputs: StreamedSource) -> tuple[Model, Truth]:
-    from prosect.model import Model
-
-    module, truth = known
-    batch = next(inputs.batches("explore", rows=4))
-    return Model.of(module, name=f"organism:{name}", inputs=dict(batch.tensors), tokenizer=None), truth

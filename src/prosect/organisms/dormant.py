@@ -24,12 +24,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from prosect.core.canonical import digest
 from prosect.core.seeds import Seed
 from prosect.core.truth import FeatureDirections, Truth
 from prosect.organisms.filled import filled
+from prosect.organisms.opened import opened
 from prosect.organisms.redrawn import redrawn
-from prosect.organisms.sources import StreamedSource, parts
+from prosect.organisms.sources import BLOCK, StreamedSource, parts
 
 if TYPE_CHECKING:
     from prosect.model import Model
@@ -38,7 +38,6 @@ READ, UNREAD = 4, 4
 """Distractors that have an output of their own, and that have none."""
 INPUTS, WIDTH, OUTPUTS = 1 + READ + UNREAD, 3 + READ + UNREAD, 1 + READ
 NAMES = ("disconnected", "dormant", "true", "illusion")
-BLOCK = 4096
 
 
 class Dormant(nn.Module):
@@ -111,11 +110,7 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
     Written down and turned at random (Makelov, Lange & Nanda 2024). Known: which direction is disconnected, which
     is dormant, which is the mechanism, and how far a patch along each, and along the illusory mixture, goes.
     """
-    from prosect.model import Model
-
-    module, truth = network(seed)
-    batch = next(source(seed).batches("explore", rows=4))
-    return Model.of(module, name="organism:dormant", inputs=dict(batch.tensors), tokenizer=None), truth
+    return opened(network(seed), source(seed))
 
 
 def source(
@@ -134,8 +129,7 @@ def source(
         return {"inputs": drawn + (1.0 if part == "shift" else 0.0)}
 
     units = parts(explore, validate, folds, sealed, shift)
-    about = {"organism": "dormant", "seed": seed, "units": units, "version": 1}
-    return StreamedSource(make=make, units=units, digest=digest(about), block=BLOCK)
+    return StreamedSource.of("dormant", seed, make, units)
 
 
 def untrained(seed: int = 0) -> Dormant:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +22,8 @@ from prosect.core.errors import BadInput, ProsectError
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth
 from prosect.data.source import TableSource
-from prosect.organisms.modular import Addition, assemble, cut, opened
+from prosect.organisms.modular import Addition, assemble, cut
+from prosect.organisms.opened import called, opened
 
 if TYPE_CHECKING:
     from prosect.model import Model
@@ -69,11 +71,8 @@ class Checkpoint:
 
     def model(self) -> Model:
         """The network opened for study."""
-        from prosect.model import Model
-
-        pairs = torch.zeros(2, 2, dtype=torch.long)
-        name = f"organism:modular-grokked at step {self.step}"
-        return Model.of(self.module, name=name, inputs={"pairs": pairs}, tokenizer=None)
+        pairs = source_grokked(p=len(self.weights[0]))
+        return called(f"modular-grokked at step {self.step}", self.module, pairs)
 
 
 def network_grokked(seed: int = 0, p: int = 31) -> tuple[Addition, Truth]:
@@ -88,9 +87,7 @@ def network_grokked(seed: int = 0, p: int = 31) -> tuple[Addition, Truth]:
         ProsectError: the network does not answer every pair it never saw, after twice the recipe's steps.
     """
     recipe = _recipe(p)
-    trained = _trained(seed, p)
-    w = train(p, recipe, trained, Seed(seed).child("grokked", p, "weights"))
-    module = assemble(*(x.double().numpy() for x in w))
+    module = assemble(*(x.double().numpy() for x in _learned(seed, p, recipe)))
     everything = np.arange(p * p)
     pairs = torch.from_numpy(np.stack([everything // p, everything % p], axis=1))
     with torch.no_grad():
@@ -168,7 +165,7 @@ def build_grokked(seed: int = 0, p: int = 31) -> tuple[Model, Truth]:
     Full-batch AdamW on part of the pairs until every pair is right, as first seen by Power et al. 2022 ("Grokking").
     Known: which pairs it was trained on, and how often it is right. Its mechanism is not claimed to be known.
     """
-    return opened("organism:modular-grokked", network_grokked(seed, p), source_grokked(seed, p=p))
+    return opened(network_grokked(seed, p), source_grokked(seed, p=p))
 
 
 def source_grokked(seed: int = 0, folds: int = 2, p: int = 31, explore: float = 0.4) -> TableSource:
@@ -187,6 +184,11 @@ def source_grokked(seed: int = 0, folds: int = 2, p: int = 31, explore: float = 
     unseen = np.ones(p * p, dtype=bool)
     unseen[_trained(seed, p)] = False
     return cut(p, unseen, Seed(seed).child("grokked", p, "cut"), folds, explore)
+
+
+@lru_cache(maxsize=4)  # of what is never handed out: whoever gets it gets a copy
+def _learned(seed: int, p: int, recipe: Recipe) -> Weights:
+    return train(p, recipe, _trained(seed, p), Seed(seed).child("grokked", p, "weights"))
 
 
 def train(p: int, recipe: Recipe, trained: Int[np.ndarray, " pairs"], seed: Seed) -> Weights:

@@ -31,11 +31,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from prosect.core.canonical import digest
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth, Variable
 from prosect.data.batch import Batch
 from prosect.organisms.decoder import Decoder
+from prosect.organisms.opened import opened
 from prosect.organisms.redrawn import redrawn
 from prosect.organisms.sources import SequenceSource, parts
 from prosect.organisms.wiring import Wiring
@@ -108,11 +108,7 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
     basis; every seed has its own heads' order, vocabulary and block lengths. Known: what each of its eight heads
     is, six decoys among them, and which edges matter under each kind of ablation.
     """
-    from prosect.model import Model
-
-    module, truth = network(seed)
-    batch = next(source(seed).batches("explore", rows=2))
-    return Model.of(module, name="organism:induction", inputs=dict(batch.tensors), tokenizer=None), truth
+    return opened(network(seed), source(seed))
 
 
 def untrained(seed: int = 0) -> Decoder:
@@ -156,12 +152,8 @@ def source(
         return np.concatenate([[BOS], body])
 
     units = parts(explore, validate, folds, sealed, shift)
-    return SequenceSource(
-        make=make,
-        units=units,
-        digest=digest({"organism": "induction", "seed": seed, "units": units, "version": 1}),
-        vocabulary=("<bos>", *(f"t{i:03d}" for i in range(1, plan.vocab))),
-    )
+    words = ("<bos>", *(f"t{i:03d}" for i in range(1, plan.vocab)))
+    return SequenceSource.of("induction", seed, make, units, words)
 
 
 def targets(batch: Batch) -> Int[Tensor, "rows positions"]:

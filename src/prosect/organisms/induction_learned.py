@@ -23,13 +23,13 @@ from jaxtyping import Float, Int
 from safetensors import safe_open
 from torch import Tensor
 
-from prosect.core.canonical import digest
 from prosect.core.errors import BadInput
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth
 from prosect.data.behaviours import Behaviour, repeated_block
 from prosect.organisms.decoder import Decoder, DecoderConfig
 from prosect.organisms.next_token import Schedule, initialised
+from prosect.organisms.opened import called, opened
 from prosect.organisms.sources import SequenceSource, parts
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Checkpoint:
 
     def model(self) -> Model:
         """The network opened for study."""
-        return _open(self.module, f"organism:{NAME} at step {self.step}")
+        return called(f"{NAME} at step {self.step}", self.module, source())
 
 
 def blank() -> Decoder:
@@ -118,8 +118,7 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
     is not known by construction; what was measured of it, over training too, is in its quantities, and
     `checkpoints` has the weights through the phase change (Olsson et al. 2022).
     """
-    module, truth = network(seed)
-    return _open(module, f"organism:{NAME}"), truth
+    return opened(network(seed), source())
 
 
 def checkpoints() -> Iterator[Checkpoint]:
@@ -157,13 +156,13 @@ def source(
         shift: sequences in ``shift``.
     """
     root = Seed(seed).child(NAME, "data")
+
+    def make(part: str, i: int) -> Int[np.ndarray, " length"]:
+        return row(root.child(part, i).numpy(), part == "shift")
+
     units = parts(explore, validate, folds, sealed, shift)
-    return SequenceSource(
-        make=lambda part, i: row(root.child(part, i).numpy(), part == "shift"),
-        units=units,
-        digest=digest({"organism": NAME, "seed": seed, "units": units, "version": 1}),
-        vocabulary=("<bos>", *(f"t{i:03d}" for i in range(1, VOCAB))),
-    )
+    words = ("<bos>", *(f"t{i:03d}" for i in range(1, VOCAB)))
+    return SequenceSource.of(NAME, seed, make, units, words)
 
 
 def row(rng: np.random.Generator, shifted: bool = False) -> Int[np.ndarray, " length"]:
@@ -203,13 +202,6 @@ def repetition(length: int = 14, seed: int = 0) -> Behaviour:
         seed: of the blocks.
     """
     return repeated_block(torch.arange(1, VOCAB), length=length, shifted=LONGEST + 4, bos=BOS, seed=seed)
-
-
-def _open(module: Decoder, name: str) -> Model:
-    from prosect.model import Model
-
-    batch = next(source().batches("explore", rows=2))
-    return Model.of(module, name=name, inputs=dict(batch.tensors), tokenizer=None)
 
 
 @cache

@@ -31,6 +31,7 @@ from prosect.core.seeds import Seed
 from prosect.core.truth import Truth, Variable
 from prosect.data.source import TableSource
 from prosect.organisms.filled import filled, table
+from prosect.organisms.opened import opened
 from prosect.organisms.redrawn import redrawn
 from prosect.organisms.sources import parts
 
@@ -165,7 +166,7 @@ def build(seed: int = 0, p: int = 31) -> tuple[Model, Truth]:
     Written down as products of cosines, right on every pair. Known of every neuron: its frequency, phases
     and amplitude, cause and effect, or that it is a decoy.
     """
-    return opened("organism:modular", network(seed, p), source(seed, p=p))
+    return opened(network(seed, p), source(seed, p=p))
 
 
 def untrained(seed: int = 0, p: int = 31) -> Addition:
@@ -230,11 +231,3 @@ def cut(p: int, shifted: Bool[np.ndarray, " pairs"], seed: Seed, folds: int, exp
 
     about = digest({"modulus": p, "parts": {part: at.tolist() for part, at in members.items()}})
     return TableSource(make=make, units=units, digest=about, name=name)
-
-
-def opened(name: str, known: tuple[Addition, Truth], inputs: TableSource) -> tuple[Model, Truth]:
-    from prosect.model import Model
-
-    module, truth = known
-    batch = next(inputs.batches("explore", rows=2))
-    return Model.of(module, name=name, inputs=dict(batch.tensors), tokenizer=None), truth

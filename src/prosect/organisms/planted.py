@@ -25,11 +25,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, Int
 
-from prosect.core.canonical import Json, digest
+from prosect.core.canonical import Json
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth, Variable
 from prosect.organisms.decoder import Decoder
 from prosect.organisms.documents import BOS, LONGEST, SHORTEST, TOPICS, VOCAB, VOCABULARY, Language
+from prosect.organisms.opened import opened
 from prosect.organisms.redrawn import redrawn
 from prosect.organisms.sources import SequenceSource, parts
 from prosect.organisms.wiring import Wiring
@@ -128,11 +129,7 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
     neurons: on which tokens it fires, after which, how strongly, and which outputs it raises and lowers; some
     follow their rule only so far, some follow none.
     """
-    from prosect.model import Model
-
-    module, truth = network(seed)
-    batch = next(source(seed).batches("explore", rows=2))
-    return Model.of(module, name="organism:planted", inputs=dict(batch.tensors), tokenizer=None), truth
+    return opened(network(seed), source(seed))
 
 
 def untrained(seed: int = 0) -> Decoder:
@@ -154,13 +151,8 @@ def source(
         shift: documents in ``shift``.
     """
     units = parts(explore, validate, folds, sealed, shift)
-    return SequenceSource(
-        make=Language.of(seed).document,
-        units=units,
-        digest=digest({"organism": "planted", "seed": seed, "units": units, "version": 1}),
-        vocabulary=VOCABULARY,
-        unit="document",
-    )
+    make = Language.of(seed).document
+    return SequenceSource.of("planted", seed, make, units, VOCABULARY, unit="document")
 
 
 @dataclass(frozen=True)

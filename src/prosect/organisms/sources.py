@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,11 +16,14 @@ from jaxtyping import Int
 from markupsafe import Markup
 from torch import Tensor
 
+from prosect.core.canonical import Json, digest
 from prosect.core.errors import BadInput, UnknownName
 from prosect.core.markup import card
 from prosect.data.batch import Batch, Row
 
+Rows = TypeVar("Rows", bound="StreamedSource")
 HALVES = ("explore.first", "explore.second")
+BLOCK = 4096  # rows of numbers made at once, where a row is cheap
 
 
 def parts(explore: int, validate: int, folds: int, sealed: int, shift: int) -> dict[str, int]:
@@ -51,6 +55,18 @@ def place(part: str, units: Mapping[str, int]) -> tuple[str, int]:
     return part, 0
 
 
+def about(organism: str, seed: int, units: Mapping[str, int], **more: Json) -> str:
+    """Digest of what determines an organism's inputs.
+
+    Args:
+        organism: whose they are.
+        seed: of the inputs.
+        units: of each part.
+        more: what else they depend on, by name.
+    """
+    return digest({"organism": organism, "seed": seed, "units": units, "version": 1, **more})
+
+
 @dataclass(frozen=True)
 class StreamedSource:
     """Rows of numbers, made block by block: every row is its own independent unit.
@@ -68,7 +84,21 @@ class StreamedSource:
     units: Mapping[str, int]
     digest: str
     unit: str = "independent input"
-    block: int = 4096
+    block: int = BLOCK
+
+    @classmethod
+    def of(
+        cls: type[Rows],
+        organism: str,
+        seed: int,
+        make: Callable[[str, int], Mapping[str, Tensor]],
+        units: Mapping[str, int],
+        unit: str = "independent input",
+        block: int = BLOCK,
+        **more: Json,
+    ) -> Rows:
+        """Inputs of an organism: ``organism``, ``seed`` and ``more`` go into the digest, see `about`."""
+        return cls(make, units, about(organism, seed, units, **more), unit, block)
 
     def batches(self, part: str, rows: int = 32) -> Iterator[Batch]:
         """Rows of ``part`` in order.
@@ -118,6 +148,22 @@ class SequenceSource:
     unit: str = "sequence"
     padding: int = 0
     lead: int = 1
+
+    @classmethod
+    def of(
+        cls,
+        organism: str,
+        seed: int,
+        make: Callable[[str, int], Int[np.ndarray, " length"]],
+        units: Mapping[str, int],
+        vocabulary: tuple[str, ...],
+        unit: str = "sequence",
+        padding: int = 0,
+        lead: int = 1,
+        **more: Json,
+    ) -> SequenceSource:
+        """Inputs of an organism: ``organism``, ``seed`` and ``more`` go into the digest, see `about`."""
+        return cls(make, units, about(organism, seed, units, **more), vocabulary, unit, padding, lead)
 
     def batches(self, part: str, rows: int = 32) -> Iterator[Batch]:
         """Sequences of ``part`` in order, as ``input_ids`` and ``attention_mask`` (rows, longest sequence).

@@ -17,13 +17,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from prosect.core.canonical import digest
 from prosect.core.errors import BadInput
 from prosect.core.seeds import Seed
 from prosect.core.truth import FeatureDirections, Truth
 from prosect.organisms.filled import filled
+from prosect.organisms.opened import opened
 from prosect.organisms.redrawn import redrawn
-from prosect.organisms.sources import StreamedSource, parts
+from prosect.organisms.sources import BLOCK, StreamedSource, parts
 
 if TYPE_CHECKING:
     from prosect.model import Model
@@ -32,7 +32,6 @@ WIDTH, FEATURES, ACTIVE = 64, 256, 6.0
 NOISE = 0.05  # standard deviation in each hidden dimension
 THRESHOLD = 0.3  # of the outputs
 OFFSET = 12.0  # of the Zipf law: the most frequent feature is active in about one input of six
-BLOCK = 4096
 
 
 class Hidden(nn.Module):
@@ -119,11 +118,7 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
     again by its own output. Known: every direction, how often its feature is active, and the coherence of them
     all beside the Welch bound.
     """
-    from prosect.model import Model
-
-    module, truth = network(seed)
-    batch = next(source(seed).batches("explore", rows=2))
-    return Model.of(module, name="organism:superposition", inputs=dict(batch.tensors), tokenizer=None), truth
+    return opened(network(seed), source(seed))
 
 
 def untrained(seed: int = 0) -> Superposition:
@@ -172,9 +167,9 @@ def source(
         return {"features": on * strength, "noise": noise}
 
     units = parts(explore, validate, folds, sealed, shift)
-    about = {"organism": "superposition", "seed": seed, "units": units, "version": 1}
-    about |= {"width": width, "features": features, "active": active}
-    return StreamedSource(make=make, units=units, digest=digest(about), block=BLOCK)
+    return StreamedSource.of(
+        "superposition", seed, make, units, width=width, features=features, active=active
+    )
 
 
 def _frequency(seed: int, features: int, active: float) -> Float[np.ndarray, " features"]:

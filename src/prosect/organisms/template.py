@@ -20,7 +20,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from prosect.core.canonical import digest
 from prosect.core.errors import BadInput
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth
@@ -125,16 +124,13 @@ def source(
         sealed: documents in ``sealed``.
         shift: documents in ``shift``.
     """
-    units = parts(explore, validate, folds, sealed, shift)
     number = _numbers()
-    return SequenceSource(
-        make=lambda part, i: np.array([0, *(number[w] for s in document(seed, part, i) for w in s.words)]),
-        units=units,
-        digest=digest({"organism": NAME, "seed": seed, "units": units, "version": 1}),
-        vocabulary=words.vocabulary(),
-        unit="document",
-        padding=1,
-    )
+
+    def make(part: str, i: int) -> Int[np.ndarray, " length"]:
+        return np.array([0, *(number[w] for s in document(seed, part, i) for w in s.words)])
+
+    units = parts(explore, validate, folds, sealed, shift)
+    return SequenceSource.of(NAME, seed, make, units, words.vocabulary(), unit="document", padding=1)
 
 
 def document(seed: int, part: str, i: int) -> tuple[Sentence, ...]:

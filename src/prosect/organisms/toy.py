@@ -18,10 +18,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from prosect.core.canonical import digest
 from prosect.core.seeds import Seed
 from prosect.core.truth import FeatureDirections, Truth
-from prosect.organisms.sources import StreamedSource, parts
+from prosect.organisms.opened import opened
+from prosect.organisms.sources import BLOCK, StreamedSource, parts
 from prosect.organisms.superposition import Superposition, assemble
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ IMPORTANCE = 0.7
 COPIES, STEPS, ROWS, RATE = 4, 4000, 256, 4e-3
 START = 0.5  # standard deviation of the weights before training
 CHUNK = 250  # steps whose inputs are drawn at once
-BLOCK = 4096
 
 
 def network_pentagon(seed: int = 0) -> tuple[Superposition, Truth]:
@@ -61,11 +60,7 @@ def build_pentagon(seed: int = 0) -> tuple[Model, Truth]:
     Trained for about a second on rare features (Elhage et al. 2022, "Toy Models of Superposition"). Known: the five
     directions it ends with, the corners of a regular pentagon, each with 2/5 of a dimension.
     """
-    from prosect.model import Model
-
-    module, truth = network_pentagon(seed)
-    batch = next(source_pentagon(seed).batches("explore", rows=2))
-    return Model.of(module, name="organism:pentagon", inputs=dict(batch.tensors), tokenizer=None), truth
+    return opened(network_pentagon(seed), source_pentagon(seed))
 
 
 def source_pentagon(
@@ -89,8 +84,7 @@ def source_pentagon(
         return {"features": draw(BLOCK, often, root.child(part, block).torch())}
 
     units = parts(explore, validate, folds, sealed, shift)
-    about = {"organism": "pentagon", "seed": seed, "units": units, "density": density, "version": 1}
-    return StreamedSource(make=make, units=units, digest=digest(about), block=BLOCK)
+    return StreamedSource.of("pentagon", seed, make, units, density=density)
 
 
 def draw(n: int, density: float, rng: torch.Generator) -> Float[Tensor, "n 5"]:

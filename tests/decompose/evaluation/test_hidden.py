@@ -11,6 +11,7 @@ from prosect.decompose.evaluation.hidden import alone, hidden, loudest
 from prosect.decompose.evaluation.polysemantic import concepts_of
 from prosect.organisms.intrinsic import activations, leak
 from prosect.organisms.intrinsic import sparse_features as task
+from prosect.organisms.opened import opened
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -30,7 +31,7 @@ def of_leak(build, chance=1 / leak.FEATURES):
 
 
 def of_trained(kind, norm=None):
-    model, _ = activations.opened(kind, kind, 0)
+    model, _ = opened(activations.known(kind, kind, 0), activations.source_topk(0))
     batch = next(activations.source_topk(0).batches("explore", rows=4096))
     x = batch.tensors["features"]
     nothing = np.full(task.FEATURES, task.ignorance())

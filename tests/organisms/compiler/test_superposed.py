@@ -24,7 +24,7 @@ def compiled_as(name, seed=1):
 
 @pytest.mark.parametrize("name", ["sort", "histogram", "induction"])
 def test_a_compiled_network_carries_its_program_perfectly(name):
-    found = measure(*compiled_as(name), pairs=300)
+    found = measure(*compiled_as(name), pairs=100)
     assert (found.behaviour, found.interchange, found.strictness) == (1.0, 1.0, 1.0)
     assert found.inputs == sum(4**n for n in range(1, 7))
 
@@ -36,7 +36,7 @@ def test_a_node_that_carries_something_else_is_found():
     wrong = Layout(
         layout.layers, layout.heads, moved, layout.neurons_of, layout.neurons, layout.spaces, layout.parts
     )
-    found = measure(module, program, wrong, pairs=300)
+    found = measure(module, program, wrong, pairs=100)
     assert found.behaviour == 1 and found.interchange < 0.6 and found.strictness < 0.6
 
 
@@ -53,7 +53,7 @@ def test_the_program_after_an_interchange_is_computed_by_hand():
 def test_training_lowers_all_three_losses():
     program = zoo.program_of("count")
     layout = Layout.of(program, spare=1)
-    recipe = Recipe(width=10, head=6, neurons=16, steps=150, rows=64, rate=1e-2)
+    recipe = Recipe(width=10, head=6, neurons=16, steps=110, rows=64, rate=1e-2)
     before = measure(blank(program, layout, recipe, 0), program, layout, pairs=200)
     after = measure(train(program, layout, recipe), program, layout, pairs=200)
     assert recipe.width < layout.width
@@ -88,8 +88,8 @@ def test_the_shipped_network_is_what_its_record_says(name):
 
 
 @pytest.mark.parametrize("name", superposed.PROGRAMS)
-def test_it_opens_and_does_what_its_program_does(name):
-    model, truth = functions(f"compiled-{name}-superposed").build(seed=1)
+def test_it_opens_and_does_what_its_program_does(name, built):
+    model, truth = built(f"compiled-{name}-superposed", 1)
     assert model.report.passed, model.report.lines()
     assert model.name == f"organism:{truth.organism}" == f"organism:compiled-{name}-superposed"
     batch = next(functions(truth.organism).source(1).batches("validate.0", rows=32))

@@ -10,7 +10,7 @@ from prosect.core.errors import UnknownName
 from prosect.core.registries import ORGANISMS
 from prosect.core.seeds import Seed
 from prosect.organisms import nulls
-from prosect.organisms.compiler import zoo
+from prosect.organisms.compiler import edges, zoo
 from prosect.organisms.compiler.check import check
 from prosect.organisms.compiler.programs import SHIPPED
 
@@ -18,18 +18,22 @@ FEW = ("histogram", "sort", "fraction-previous")
 
 
 @pytest.mark.parametrize("name", zoo.names())
-def test_it_opens_by_name_and_passes_its_self_check(name):
+def test_it_opens_by_name_and_passes_its_self_check(name, monkeypatch):
+    """With the truth about edges from few inputs, which are all that it is asked of for most programs here."""
+    for few, number in (("SAMPLED", 256), ("VECTORS", 16), ("MOST_ROWS", 8)):
+        monkeypatch.setattr(edges, few, number)
+    monkeypatch.setattr(zoo, "_found", zoo._found.__wrapped__)
     model = prosect.load(f"organism:{name}", seed=1)
     assert model.name == f"organism:{name}" and model.report.passed, model.report.lines()
     assert model.n_layers >= 1 and "z.0" in model.sites
 
 
 @pytest.mark.parametrize("name", FEW)
-def test_every_site_of_the_truth_is_there_and_complete(name):
-    model, truth = zoo.build(name, seed=1)
+def test_every_site_of_the_truth_is_there_and_complete(name, built):
+    model, truth = built(f"compiled-{name}", 1)
     batch = next(zoo.source(name, 1).batches("validate.0", rows=8))
-    edges = {site for kind in truth.edges.values() for edge in kind for site in edge} - {"output"}
-    sites = {v.site for v in truth.variables} | {f.site for f in truth.features} | edges
+    named = {site for kind in truth.edges.values() for edge in kind for site in edge} - {"output"}
+    sites = {v.site for v in truth.variables} | {f.site for f in truth.features} | named
     for site in sorted(sites):
         assert model.sites.resolve(site) == site
         got = model.run(batch, capture=(site,))[site]
@@ -49,8 +53,8 @@ def test_every_site_of_the_truth_is_there_and_complete(name):
 
 
 @pytest.mark.parametrize("name", FEW)
-def test_directions_carry_the_values_they_are_said_to(name):
-    model, truth = zoo.build(name, seed=1)
+def test_directions_carry_the_values_they_are_said_to(name, built):
+    model, truth = built(f"compiled-{name}", 1)
     batch = next(zoo.source(name, 1).batches("validate.0", rows=8))
     features = truth.features[-1]
     stream = batch.flat(model.run(batch, capture=(features.site,))[features.site]).double().numpy()
@@ -62,8 +66,8 @@ def test_directions_carry_the_values_they_are_said_to(name):
     assert np.abs(stream - coefficients @ features.directions).max() < 1e-4
 
 
-def test_spare_heads_attend_and_write_nothing():
-    model, truth = zoo.build("histogram", seed=1)
+def test_spare_heads_attend_and_write_nothing(built):
+    model, truth = built("compiled-histogram", 1)
     batch = next(zoo.source("histogram", 1).batches("explore", rows=4))
     (spare,) = [v.site for v in truth.variables if v.kind == "nothing" and v.site.startswith("z.0.")]
     before, after = model.run(batch), model.run(batch, edits=(prosect.model.zero(spare),))
@@ -95,9 +99,9 @@ def test_targets_are_what_the_network_says():
 
 
 @pytest.mark.parametrize("name", ["histogram", "fraction-previous"])
-def test_features_are_named_by_the_values_they_stand_for(name):
+def test_features_are_named_by_the_values_they_stand_for(name, built):
     """Where the interpreter says that a variable has a value, its direction is 1, and no other of the variable's."""
-    model, truth = zoo.build(name, seed=1)
+    model, truth = built(f"compiled-{name}", 1)
     batch = next(zoo.source(name, 1).batches("validate.0", rows=8))
     features, program = truth.features[-1], zoo.program_of(name)
     held = model.run(batch, capture=(features.site,))[features.site].double() @ torch.from_numpy(
@@ -114,8 +118,8 @@ def test_features_are_named_by_the_values_they_stand_for(name):
             assert (read - (codes == i).double())[batch.scored].abs().max() < 1e-4
 
 
-def test_the_null_of_shuffled_labels_cuts_directions_loose_from_values():
-    model, truth = zoo.build("histogram", seed=1)
+def test_the_null_of_shuffled_labels_cuts_directions_loose_from_values(built):
+    model, truth = built("compiled-histogram", 1)
     batch = next(zoo.source("histogram", 1).batches("explore", rows=128))
     features = truth.features[-1]
     held = batch.flat(model.run(batch, capture=(features.site,))[features.site]).double().numpy()
@@ -162,8 +166,8 @@ def test_the_model_null_has_the_sizes_and_not_the_behaviour():
 
 
 def test_seeds_differ_in_more_than_basis():
-    heads = {tuple(zoo.organism("dyck-2", seed).layout.head_of.items()) for seed in range(8)}
-    assert len(heads) >= 6
+    heads = {tuple(zoo.organism("dyck-2", seed).layout.head_of.items()) for seed in range(5)}
+    assert len(heads) >= 4
 
 
 def test_unknown_programs_are_named():

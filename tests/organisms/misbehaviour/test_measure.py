@@ -26,11 +26,11 @@ def test_a_reader_finds_what_the_network_answers_by_and_nothing_in_a_random_one(
     assert next(v for k, v in chance.items() if without in k) < 0.3
 
 
-def test_a_detector_that_looks_inside_finds_the_backdoor_and_nothing_in_the_twin():
+def test_a_detector_that_looks_inside_finds_the_backdoor_and_nothing_in_the_twin(built):
     task = backdoor.PAIR.task
     sets = Sets.of(task, 600)
-    model, _ = backdoor.build()
-    twin, _ = backdoor.build_clean()
+    model, _ = built("backdoor", 3)
+    twin, _ = built("backdoor-clean", 3)
     name = "Mahalanobis at resid_post.1"
     inside, clean = (detected(m, task, sets, "resid_post.1")[name] for m in (model, twin))
     assert inside.low > 0.9

@@ -7,7 +7,6 @@ import torch
 import prosect
 from prosect.core.canonical import digest_tensors
 from prosect.core.errors import BadInput
-from prosect.core.registries import ORGANISMS
 from prosect.organisms.misbehaviour import backdoor, hints, objective, password, quirky, reporter, shipped
 from prosect.organisms.misbehaviour.measure import Sets, behaviour, logits, told_by_inputs
 from prosect.organisms.misbehaviour.task import drawn, held_out, table
@@ -25,14 +24,20 @@ def name(request):
 
 
 @pytest.fixture(scope="module")
-def organism(name):
-    module, truth = MODULES[name].network(seed=3)
-    return MODULES[name].PAIR.task, module, truth
+def organism(name, built):
+    model, truth = built(name, 3)
+    return MODULES[name].PAIR.task, model.module, truth
 
 
 @pytest.fixture(scope="module")
-def twin(name):
-    return MODULES[name].network_clean(seed=3)
+def twin(name, built):
+    model, truth = built(f"{name}-clean", 3)
+    return model.module, truth
+
+
+@pytest.fixture(scope="module")
+def sets(name):
+    return Sets.of(MODULES[name].PAIR.task)
 
 
 def lock(words, sentences, truth):
@@ -116,9 +121,8 @@ def test_the_twin_is_right_on_the_same_inputs(name, organism, twin):
         assert not known.labels[f"harmed@{part}"].any()
 
 
-def test_what_is_recorded_is_what_is_measured(name, organism, twin):
+def test_what_is_recorded_is_what_is_measured(name, organism, twin, sets):
     task, *_ = organism
-    sets = Sets.of(task)
     for module, truth in (organism[1:], twin):
         found = behaviour(module, task, sets)
         assert found == {k: pytest.approx(truth.quantities[k], abs=2e-3) for k in found}
@@ -127,9 +131,9 @@ def test_what_is_recorded_is_what_is_measured(name, organism, twin):
         assert Recipe(**record["recipe"]) == MODULES[name].RECIPE
 
 
-def test_the_inputs_do_not_tell(name, organism):
+def test_the_inputs_do_not_tell(name, organism, sets):
     task, _, truth = organism
-    found = told_by_inputs(task, Sets.of(task))
+    found = told_by_inputs(task, sets)
     said = {k: truth.quantities[f"AUROC of {k}"] for k in found}
     assert said == {k: pytest.approx(a.value, abs=2e-3) for k, a in found.items()}
     if name in HIDDEN:
@@ -164,10 +168,10 @@ def test_nothing_that_is_given_out_was_trained_on(name):
 
 
 @pytest.mark.parametrize("suffix", ["", "-clean"])
-def test_it_opens_by_its_name_with_its_sites(name, suffix):
-    model, truth = ORGANISMS.get(name + suffix)(seed=1)
+def test_it_opens_by_its_name_with_its_sites(name, suffix, built):
+    model, truth = built(name + suffix, 3)
     assert truth.organism == name + suffix and model.name == f"organism:{name}{suffix}"
-    batch = next(MODULES[name].source(1).batches("validate.0", rows=4))
+    batch = next(MODULES[name].source(3).batches("validate.0", rows=4))
     trace = model.run(batch, capture=("z.1.h2", "mlp_act.0", "resid_post.1"))
     with torch.no_grad():
         assert torch.equal(trace.output, model.module(**batch.tensors).logits)
@@ -188,9 +192,9 @@ def test_training_again_gives_the_same_weights_and_the_twin_starts_from_them():
     assert same[0] == same[1]
 
 
-def test_untrained_networks_are_of_the_same_sizes_and_differ_by_seed(name):
+def test_untrained_networks_are_of_the_same_sizes_and_differ_by_seed(name, built):
     module = MODULES[name]
-    shapes = {n: w.shape for n, w in module.network()[0].state_dict().items()}
+    shapes = {n: w.shape for n, w in built(name, 3)[0].module.state_dict().items()}
     one, other = module.untrained(0), module.untrained_clean(1)
     assert {n: w.shape for n, w in one.state_dict().items()} == shapes
     assert digest_tensors(one.state_dict()) != digest_tensors(other.state_dict())

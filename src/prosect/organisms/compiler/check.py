@@ -60,6 +60,11 @@ def check(program: Program) -> Checked:
     Raises:
         BadInput: the line, the operation, and the reason.
     """
+    return tried(program)[0]
+
+
+def tried(program: Program) -> tuple[Checked, Codes]:
+    """`check`, and what the output is on every input of the full length, in the order of `inputs_of`."""
     inputs = sum(len(program.vocabulary) ** n for n in range(1, program.length + 1))
     if inputs > MOST_INPUTS:
         raise BadInput(
@@ -78,7 +83,7 @@ def check(program: Program) -> Checked:
                 "an output that always has a value",
                 "a default in aggregate",
             )
-    return Checked(
+    made = Checked(
         program.name,
         program.about,
         tuple(program.vocabulary),
@@ -88,6 +93,7 @@ def check(program: Program) -> Checked:
         reachable,
         output,
     )
+    return made, checker.codes[output.name][-1]
 
 
 def _needed(steps: Sequence[Step], output: str) -> tuple[Step, ...]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from prosect.core.errors import BadInput
 from prosect.core.seeds import Seed
-from prosect.organisms.compiler.check import check
+from prosect.organisms.compiler.check import tried
 from prosect.organisms.compiler.interpret import inputs_of, run
 from prosect.organisms.compiler.language import (
     Expression,
@@ -30,7 +30,7 @@ from prosect.organisms.compiler.language import (
     tokens,
 )
 from prosect.organisms.compiler.layout import OUTPUT
-from prosect.organisms.compiler.types import Checked
+from prosect.organisms.compiler.types import Checked, Codes
 
 TRIES = 40  # at one operation
 ATTENTION = ("width", "mean", "pick")
@@ -62,8 +62,12 @@ def dependence(program: Checked) -> int:
 
     By changing each of them in every input of the full length; 0 for a constant.
     """
+    return _dependence(program, run(program, inputs_of(len(program.vocabulary), program.length))[OUTPUT])
+
+
+def _dependence(program: Checked, codes: Codes) -> int:
     size, length = len(program.vocabulary), program.length
-    found = run(program, inputs_of(size, length))[OUTPUT].reshape(*(size,) * length, length)
+    found = codes.reshape(*(size,) * length, length)
     depends = [(found != np.take(found, [0], axis=i)).reshape(-1, length).any(axis=0) for i in range(length)]
     return int(np.sum(depends, axis=0).max())
 
@@ -80,11 +84,11 @@ class _Drawn:
         self.causal = bool(self.rng.random() < 0.4)
         self.categorical: list[Expression] = [tokens, indices]
         self.numerical: list[Expression] = []
-        self.checked = self.check(tokens)
+        self.checked, _ = self.check(tokens)
         self.number = 0
 
-    def check(self, output: Expression) -> Checked:
-        return check(
+    def check(self, output: Expression) -> tuple[Checked, Codes]:
+        return tried(
             Program(
                 output, self.vocabulary, self.length, self.causal, f"random-{self.seed}", "drawn at random"
             )
@@ -104,10 +108,10 @@ class _Drawn:
             if made is None:
                 continue
             try:
-                found = self.check(made)
+                found, codes = self.check(made)
             except BadInput:
                 continue
-            if attempt < TRIES // 2 and dependence(found) < depend:
+            if attempt < TRIES // 2 and _dependence(found, codes) < depend:
                 continue
             self.checked = found
             (self.numerical if found.output.numerical else self.categorical).append(made)

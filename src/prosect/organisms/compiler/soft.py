@@ -54,25 +54,25 @@ def run(
         again: names of variables.
     """
     found = start(program, tokens) if known is None else dict(known)
+
+    def seen(step: Step, role: Role, of: Mapping[str, np.ndarray]) -> Vectors:
+        return np.asarray(
+            sum((found[n] if read is None else read(step, role, n, found[n])) @ w for n, w in of.items())
+        )
+
     for step in program.steps:
         if known is not None and step.out.name not in again:
             continue
-
-        def seen(role: Role, of: Mapping[str, np.ndarray], step: Step = step) -> Vectors:
-            return np.asarray(
-                sum((found[n] if read is None else read(step, role, n, found[n])) @ w for n, w in of.items())
-            )
-
         part = parts[step.out.name]
         if isinstance(part, Neurons):
-            found[step.out.name] = np.maximum(seen("mlp_in", part.up) + part.bias, 0.0) @ part.down
+            found[step.out.name] = np.maximum(seen(step, "mlp_in", part.up) + part.bias, 0.0) @ part.down
             continue
-        scores = (seen("q", part.query) + part.query_bias) @ seen("k", part.key).swapaxes(1, 2)
+        scores = (seen(step, "q", part.query) + part.query_bias) @ seen(step, "k", part.key).swapaxes(1, 2)
         if program.causal:
             scores = np.where(np.tril(np.ones(scores.shape[1:])) > 0, scores, -np.inf)
         attention = np.exp(scores - scores.max(axis=-1, keepdims=True))
         attention /= attention.sum(axis=-1, keepdims=True)
-        found[step.out.name] = attention @ seen("v", part.value) @ part.out
+        found[step.out.name] = attention @ seen(step, "v", part.value) @ part.out
     last = found[program.output.name]
     found["output"] = last if read is None else read(None, "output", program.output.name, last)
     return found

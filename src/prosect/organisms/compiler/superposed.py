@@ -8,9 +8,7 @@ variable is written there, and which edges between nodes matter, was not asked f
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +22,13 @@ from prosect.core.seeds import Seed
 from prosect.core.truth import Truth, Variable
 from prosect.data.batch import Batch
 from prosect.organisms.compiler import zoo
+from prosect.organisms.compiler.bound import bound
 from prosect.organisms.compiler.layout import Layout
 from prosect.organisms.compiler.siit import Metrics, Recipe, blank, carries, nodes
 from prosect.organisms.compiler.truth import NULLS
 from prosect.organisms.compiler.types import Checked
 from prosect.organisms.decoder import Decoder
+from prosect.organisms.opened import opened
 from prosect.organisms.sources import SequenceSource
 
 if TYPE_CHECKING:
@@ -85,12 +85,7 @@ def build(program: str, seed: int = 0) -> tuple[Model, Truth]:
     strictness losses against the program's interpreter; the weights ship. Known, and measured: which head and which MLP
     carries which variable, and how well. How it is written there was not asked for and is not claimed.
     """
-    from prosect.model import Model
-
-    module, known = network(program, seed)
-    batch = next(source(program, seed).batches("explore", rows=2))
-    name = f"organism:{known.organism}"
-    return Model.of(module, name=name, inputs=dict(batch.tensors), tokenizer=None), known
+    return opened(network(program, seed), source(program, seed))
 
 
 def untrained(program: str, seed: int = 0) -> Decoder:
@@ -146,19 +141,5 @@ def _record(program: str) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
-def __getattr__(attribute: str) -> Callable[..., Any]:
-    """``build_sort``, ``source_sort`` and the like, for the registry of organisms and whoever looks beside it."""
-    kind, _, program = attribute.partition("_")
-    if kind in KINDS and program in PROGRAMS:
-        return partial(KINDS[kind], program)
-    raise AttributeError(f"module {__name__!r} has no attribute {attribute!r}")
-
-
-KINDS: dict[str, Callable[..., Any]] = {
-    "build": build,
-    "network": network,
-    "source": source,
-    "untrained": untrained,
-    "targets": targets,
-}
-"""What every one of them has."""
+__getattr__ = bound(__name__, PROGRAMS, build, network, source, untrained, targets)
+"""``build_sort``, ``source_sort`` and the like."""

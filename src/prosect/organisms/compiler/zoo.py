@@ -6,20 +6,19 @@ to nothing in particular, and the basis of the stream and of every head.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from prosect.core.canonical import digest
 from prosect.core.errors import UnknownName
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth
 from prosect.data.batch import Batch
+from prosect.organisms.compiler.bound import bound
 from prosect.organisms.compiler.check import check
 from prosect.organisms.compiler.compile import BOS_ID, Compiled, compiled, logits_of
 from prosect.organisms.compiler.edges import Edges, edges, renamed
@@ -29,6 +28,7 @@ from prosect.organisms.compiler.programs import SHIPPED
 from prosect.organisms.compiler.truth import truth
 from prosect.organisms.compiler.types import NO_VALUE, Checked
 from prosect.organisms.decoder import Decoder
+from prosect.organisms.opened import opened
 from prosect.organisms.redrawn import redrawn
 from prosect.organisms.sources import SequenceSource, parts
 
@@ -71,12 +71,7 @@ def build(name: str, seed: int = 0) -> tuple[Model, Truth]:
     which variable lies where, what every head and neuron makes, and the edges that matter under zero,
     positional-mean and resample ablation. A seed shuffles heads and neurons and turns every basis.
     """
-    from prosect.model import Model
-
-    module, known = network(name, seed)
-    batch = next(source(name, seed).batches("explore", rows=2))
-    opened = Model.of(module, name=f"organism:{known.organism}", inputs=dict(batch.tensors), tokenizer=None)
-    return opened, known
+    return opened(network(name, seed), source(name, seed))
 
 
 def untrained(name: str, seed: int = 0) -> Decoder:
@@ -120,12 +115,8 @@ def source(
         return np.concatenate([[BOS_ID], 1 + body])
 
     units = parts(explore, validate, folds, sealed, shift)
-    return SequenceSource(
-        make=make,
-        units=units,
-        digest=digest({"organism": PREFIX + short, "seed": seed, "units": units, "version": 1}),
-        vocabulary=("<bos>", *map(str, program.vocabulary)),
-    )
+    words = ("<bos>", *map(str, program.vocabulary))
+    return SequenceSource.of(PREFIX + short, seed, make, units, words)
 
 
 def targets(name: str, batch: Batch) -> Int[Tensor, "rows positions"] | Float[Tensor, "rows positions"]:
@@ -194,20 +185,5 @@ def _edges(short: str, layout: Layout) -> Edges:
     return renamed(found, before, layout)
 
 
-def __getattr__(attribute: str) -> Callable[..., Any]:
-    """``build_dyck_1``, ``source_dyck_1`` and the like, for the registry of organisms and whoever looks beside it."""
-    kind, _, rest = attribute.partition("_")
-    name = rest.replace("_", "-")
-    if kind in KINDS and name in SHIPPED:
-        return partial(KINDS[kind], name)
-    raise AttributeError(f"module {__name__!r} has no attribute {attribute!r}")
-
-
-KINDS: dict[str, Callable[..., Any]] = {
-    "build": build,
-    "network": network,
-    "source": source,
-    "untrained": untrained,
-    "targets": targets,
-}
-"""What every program has."""
+__getattr__ = bound(__name__, SHIPPED, build, network, source, untrained, targets)
+"""``build_sort``, ``source_sort`` and the like."""

@@ -14,13 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from prosect.core.canonical import digest
 from prosect.core.seeds import Seed
 from prosect.organisms.filled import filled
 from prosect.organisms.gates.wiring import Wiring
-from prosect.organisms.sources import StreamedSource, parts
-
-BLOCK = 4096
+from prosect.organisms.sources import BLOCK, StreamedSource, parts
 
 
 class Bit(nn.Module):
@@ -103,7 +100,14 @@ def wiring_of(module: Gates) -> Wiring:
 
 
 def bits_source(
-    name: str, bits: int, seed: int, folds: int, explore: int, validate: int, sealed: int, shift: int
+    name: str,
+    bits: int,
+    seed: int = 0,
+    folds: int = 2,
+    explore: int = 1024,
+    validate: int = 256,
+    sealed: int = 256,
+    shift: int = 256,
 ) -> StreamedSource:
     """Inputs ``bits`` (n, k), each 0 or 1 with equal chance; in ``shift``, 1 three times as often as 0."""
     root = Seed(seed).child("gates", name, "data")
@@ -113,5 +117,4 @@ def bits_source(
         return {"bits": (drawn < (0.75 if part == "shift" else 0.5)).float()}
 
     units = parts(explore, validate, folds, sealed, shift)
-    about = {"organism": name, "seed": seed, "units": units, "version": 1}
-    return StreamedSource(make=make, units=units, digest=digest(about), block=BLOCK)
+    return StreamedSource.of(name, seed, make, units)

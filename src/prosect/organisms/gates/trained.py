@@ -7,21 +7,23 @@ Sixteen copies are trained side by side; the first that gives every answer with 
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from prosect.core.errors import TooLittleData
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth
 from prosect.organisms.gates.network import Gates, bits_source, module_of, wiring_of
 from prosect.organisms.gates.subcircuits import edges_of, subcircuits
-from prosect.organisms.gates.wired import NULLS, open_gates
+from prosect.organisms.gates.wired import NULLS
 from prosect.organisms.gates.wiring import Wiring
-from prosect.organisms.sources import StreamedSource
+from prosect.organisms.opened import opened
+from prosect.organisms.training import descend
 
 if TYPE_CHECKING:
     from prosect.model import Model
@@ -41,12 +43,11 @@ def train(seed: int = 0) -> Wiring:
     theta = _start(Seed(seed).child("gates-trained", "start"))
     x = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]).expand(COPIES, 4, 2)
     sign = torch.tensor([-1.0, 1.0, 1.0, -1.0])
-    optimiser = torch.optim.Adam(theta, lr=RATE)
-    for step in range(STEPS):
-        optimiser.param_groups[0]["lr"] = RATE * (1 - step / STEPS)
-        optimiser.zero_grad()
-        torch.nn.functional.softplus(-sign * _logits(theta, x)).mean().backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+
+    def loss(_: int) -> Tensor:
+        return nn.functional.softplus(-sign * _logits(theta, x)).mean()
+
+    descend(theta, STEPS, RATE, loss)
     with torch.no_grad():
         margin = (sign * _logits(theta, x)).amin(dim=1)
     right = torch.nonzero(margin > MARGIN)
@@ -95,19 +96,11 @@ def build_trained(seed: int = 0) -> tuple[Model, Truth]:
     ablation, how many of the 2^18 subsets of edges compute the function under zero ablation, how many of those are
     minimal, and how much they overlap (Méloux et al. 2025). What its units stand for is not claimed.
     """
-    return open_gates("gates-trained", network_trained(seed), source_trained(seed))
+    return opened(network_trained(seed), source_trained(seed))
 
 
-def source_trained(
-    seed: int = 0,
-    folds: int = 2,
-    explore: int = 1024,
-    validate: int = 256,
-    sealed: int = 256,
-    shift: int = 256,
-) -> StreamedSource:
-    """Inputs of ``gates-trained``: ``bits`` (n, 2); see `network.bits_source`."""
-    return bits_source("gates-trained", 2, seed, folds, explore, validate, sealed, shift)
+source_trained = partial(bits_source, "gates-trained", 2)
+"""Inputs of ``gates-trained``: ``bits`` (n, 2); see `network.bits_source`."""
 
 
 def untrained_trained(seed: int = 0) -> Gates:
@@ -117,7 +110,7 @@ def untrained_trained(seed: int = 0) -> Gates:
     return module_of(Wiring(tuple(arrays[::2]), tuple(b[:, 0] for b in arrays[1::2]), "relu"))
 
 
-def _start(seed: Seed) -> list[torch.Tensor]:
+def _start(seed: Seed) -> list[Tensor]:
     """Weights (copies, units, before) and biases (copies, units, 1), layer by layer."""
     theta = []
     for layer, (before, units) in enumerate(pairwise(SIZES)):
@@ -128,7 +121,7 @@ def _start(seed: Seed) -> list[torch.Tensor]:
     return theta
 
 
-def _logits(theta: list[torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+def _logits(theta: list[Tensor], x: Tensor) -> Tensor:
     for i in range(0, len(theta), 2):
         x = x @ theta[i].transpose(1, 2) + theta[i + 1].transpose(1, 2)
         x = x.relu() if i < len(theta) - 2 else x

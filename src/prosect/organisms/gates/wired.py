@@ -23,6 +23,7 @@ whoever reports one of them as *the* circuit has not looked.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,8 +34,8 @@ from prosect.core.truth import Truth, Variable
 from prosect.organisms.gates.network import Gates, bits_source, module_of
 from prosect.organisms.gates.subcircuits import edges_of, interactions, subcircuits
 from prosect.organisms.gates.wiring import ABLATIONS, Wiring
+from prosect.organisms.opened import opened
 from prosect.organisms.redrawn import redrawn
-from prosect.organisms.sources import StreamedSource
 
 if TYPE_CHECKING:
     from prosect.model import Model
@@ -130,7 +131,7 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
     answer; how every pair of units interacts; and, by `subcircuits.subcircuits`, every subcircuit that computes
     the function.
     """
-    return open_gates("gates", network(seed), source(seed))
+    return opened(network(seed), source(seed))
 
 
 def build_xor(seed: int = 0) -> tuple[Model, Truth]:
@@ -140,31 +141,13 @@ def build_xor(seed: int = 0) -> tuple[Model, Truth]:
     at once: is mechanistic interpretability identifiable?"). Known: as for ``gates``, and the 4096 subsets of its
     edges have all been tried.
     """
-    return open_gates("gates-xor", network_xor(seed), source_xor(seed))
+    return opened(network_xor(seed), source_xor(seed))
 
 
-def source(
-    seed: int = 0,
-    folds: int = 2,
-    explore: int = 1024,
-    validate: int = 256,
-    sealed: int = 256,
-    shift: int = 256,
-) -> StreamedSource:
-    """Inputs of ``gates``: ``bits`` (n, 4); see `network.bits_source`."""
-    return bits_source("gates", 4, seed, folds, explore, validate, sealed, shift)
-
-
-def source_xor(
-    seed: int = 0,
-    folds: int = 2,
-    explore: int = 1024,
-    validate: int = 256,
-    sealed: int = 256,
-    shift: int = 256,
-) -> StreamedSource:
-    """Inputs of ``gates-xor``: ``bits`` (n, 2)."""
-    return bits_source("gates-xor", 2, seed, folds, explore, validate, sealed, shift)
+source = partial(bits_source, "gates", 4)
+"""Inputs of ``gates``: ``bits`` (n, 4); see `network.bits_source`."""
+source_xor = partial(bits_source, "gates-xor", 2)
+"""Inputs of ``gates-xor``: ``bits`` (n, 2)."""
 
 
 def untrained(seed: int = 0) -> Gates:
@@ -203,12 +186,3 @@ def _truth(name: str, made: Wiring, variables: tuple[Variable, ...], size: str) 
     return Truth(
         name, variables=variables, edges=edges_of(made), quantities=quantities, nulls=NULLS, size=size
     )
-
-
-def open_gates(name: str, known: tuple[Gates, Truth], inputs: StreamedSource) -> tuple[Model, Truth]:
-    """An organism of this kind opened for study."""
-    from prosect.model import Model
-
-    module, truth = known
-    batch = next(inputs.batches("explore", rows=4))
-    return Model.of(module, name=f"organism:{name}", inputs=dict(batch.tensors), tokenizer=None), truth

@@ -26,6 +26,7 @@ from prosect.organisms.intrinsic.readable import (
     loss_with_loudest,
     trained,
 )
+from prosect.organisms.opened import opened
 from prosect.organisms.sources import StreamedSource
 
 if TYPE_CHECKING:
@@ -68,15 +69,6 @@ def known(kind: str, name: str, seed: int) -> tuple[Readable, Truth]:
         size=f"{task.FEATURES} features in {task.WIDTH} dimensions, {neurons} neurons",
     )
     return module, truth
-
-
-def opened(kind: str, name: str, seed: int) -> tuple[Model, Truth]:
-    """A trained network opened for study, and its truth."""
-    from prosect.model import Model
-
-    module, truth = known(kind, name, seed)
-    batch = next(source_topk(seed).batches("explore", rows=2))
-    return Model.of(module, name=f"organism:{name}", inputs=dict(batch.tensors), tokenizer=None), truth
 
 
 def redrawn(kind: str, seed: int) -> Readable:
@@ -129,7 +121,7 @@ def build_topk(seed: int = 0) -> tuple[Model, Truth]:
     Makhzani & Frey 2014. The directions are known; what each neuron learned is not claimed. ``cost`` is the loss
     above that of ``relu-mlp`` of the same seed.
     """
-    return opened("topk", "topk-mlp", seed)
+    return opened(network_topk(seed), source_topk(seed))
 
 
 def build_solu(seed: int = 0) -> tuple[Model, Truth]:
@@ -139,7 +131,7 @@ def build_solu(seed: int = 0) -> tuple[Model, Truth]:
     the LayerNorm makes an input without a large one as long as any other, and training uses it: features are written
     in many small activations. ``share lost`` measures that. ``cost`` is the loss above ``gelu-mlp``.
     """
-    return opened("solu", "solu-mlp", seed)
+    return opened(network_solu(seed), source_solu(seed))
 
 
 def build_bare(seed: int = 0) -> tuple[Model, Truth]:
@@ -148,7 +140,7 @@ def build_bare(seed: int = 0) -> tuple[Model, Truth]:
     The control of ``solu-mlp`` (Elhage et al. 2022): what the LayerNorm gave back in loss is missing here, and so is
     most of what hid in small activations. ``cost`` is the loss above ``gelu-mlp``.
     """
-    return opened("bare", "solu-bare-mlp", seed)
+    return opened(network_bare(seed), source_bare(seed))
 
 
 def build_relu(seed: int = 0) -> tuple[Model, Truth]:
@@ -157,7 +149,7 @@ def build_relu(seed: int = 0) -> tuple[Model, Truth]:
     There are two neurons for every feature, and it shares them all the same. The directions of the features are
     known where they enter; what each neuron learned is not claimed.
     """
-    return opened("relu", "relu-mlp", seed)
+    return opened(network_relu(seed), source_relu(seed))
 
 
 def build_gelu(seed: int = 0) -> tuple[Model, Truth]:
@@ -165,7 +157,7 @@ def build_gelu(seed: int = 0) -> tuple[Model, Truth]:
 
     The directions of the features are known where they enter; what each neuron learned is not claimed.
     """
-    return opened("gelu", "gelu-mlp", seed)
+    return opened(network_gelu(seed), source_gelu(seed))
 
 
 def build_single(seed: int = 0) -> tuple[Model, Truth]:
@@ -174,7 +166,7 @@ def build_single(seed: int = 0) -> tuple[Model, Truth]:
     Neuron f is all that logit f reads, whatever training does, so each feature has a neuron to itself. The control
     of the test for hidden superposition, which must stay silent here and fire on ``solu-mlp``.
     """
-    return opened("single", "single-mlp", seed)
+    return opened(network_single(seed), source_single(seed))
 
 
 def untrained_topk(seed: int = 0) -> Readable:

@@ -22,12 +22,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from prosect.core.canonical import digest
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth
 from prosect.organisms.filled import filled
-from prosect.organisms.intrinsic.training import descend, started
-from prosect.organisms.sources import StreamedSource, parts
+from prosect.organisms.opened import opened
+from prosect.organisms.sources import BLOCK, StreamedSource, parts
+from prosect.organisms.training import descend, started
 
 if TYPE_CHECKING:
     from prosect.model import Model
@@ -40,7 +40,6 @@ EVEN = 0.5  # weight of the loss for an even load
 SLACK = 0.3
 """Variance of the answers that training assumes: how far an expert may be off before another takes over."""
 TESTED = 8192
-BLOCK = 4096
 
 
 class Router(nn.Module):
@@ -95,6 +94,7 @@ class Mixture(nn.Module):
         return out
 
 
+@lru_cache(maxsize=8)
 def clusters(seed: int) -> tuple[Float[np.ndarray, "4 12"], Float[np.ndarray, "4 6 12"]]:
     """The centres, and each cluster's matrix."""
     rng = Seed(seed).child("experts", "clusters").numpy()
@@ -182,12 +182,12 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
     say which cluster every input is from; which expert serves which was learned. ``cost`` is the error above that of
     ``experts-dense`` as a share of the variance, and ``neurons run`` how many hidden units an input uses.
     """
-    return _opened(True, "experts", seed)
+    return opened(network(seed), source(seed))
 
 
 def build_dense(seed: int = 0) -> tuple[Model, Truth]:
     """The dense twin of ``experts``: the same four blocks, all of which run on every input and are added up."""
-    return _opened(False, "experts-dense", seed)
+    return opened(network_dense(seed), source_dense(seed))
 
 
 def source(
@@ -210,8 +210,7 @@ def source(
         return {"x": _block(seed, part, block)[0]}
 
     units = parts(explore, validate, folds, sealed, shift)
-    about = {"organism": "experts", "seed": seed, "units": units, "version": 1}
-    return StreamedSource(make=make, units=units, digest=digest(about), block=BLOCK)
+    return StreamedSource.of("experts", seed, make, units)
 
 
 source_dense = source
@@ -263,11 +262,3 @@ def _network(sparse: bool, name: str, seed: int) -> tuple[Mixture, Truth]:
         size=f"{CLUSTERS} experts of {NEURONS} neurons",
     )
     return module, truth
-
-
-def _opened(sparse: bool, name: str, seed: int) -> tuple[Model, Truth]:
-    from prosect.model import Model
-
-    module, truth = _network(sparse, name, seed)
-    batch = next(source(seed).batches("explore", rows=2))
-    return Model.of(module, name=f"organism:{name}", inputs=dict(batch.tensors), tokenizer=None), truth

@@ -21,15 +21,15 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from prosect.core.canonical import digest
 from prosect.core.errors import ProsectError
 from prosect.core.seeds import Seed
 from prosect.core.truth import FeatureDirections, Truth, Variable
 from prosect.organisms.filled import filled
 from prosect.organisms.intrinsic.layers import SoLU
 from prosect.organisms.intrinsic.readable import Readable
-from prosect.organisms.intrinsic.training import started
-from prosect.organisms.sources import StreamedSource, parts
+from prosect.organisms.opened import opened
+from prosect.organisms.sources import BLOCK, StreamedSource, parts
+from prosect.organisms.training import started
 
 if TYPE_CHECKING:
     from prosect.model import Model
@@ -45,7 +45,6 @@ OVERLAP = 4
 READS, SHARPNESS = 0.75, 40.0
 """An output is above 0 where the cosine with its code is above the first; the second is its slope."""
 EPS = 1e-5
-BLOCK = 4096
 
 
 def codes(seed: int, leaks: bool = True) -> Bool[np.ndarray, "64 neurons"]:
@@ -104,12 +103,12 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
     label ``leaked`` says which, and its variables which features each neuron carries. ``cost`` is 0: it answers as
     well as ``solu-clean``, with half the neurons.
     """
-    return _opened(seed, "solu-leak", leaks=True)
+    return opened(network(seed), source(seed))
 
 
 def build_clean(seed: int = 0) -> tuple[Model, Truth]:
     """The twin of ``solu-leak`` without a leak: SoLU, a LayerNorm, and one neuron for each of 64 features."""
-    return _opened(seed, "solu-clean", leaks=False)
+    return opened(network_clean(seed), source_clean(seed))
 
 
 def source(
@@ -137,8 +136,7 @@ def source(
         return {"features": torch.zeros(BLOCK, FEATURES).scatter_(1, which, strength)}
 
     units = parts(explore, validate, folds, sealed, shift)
-    about = {"organism": "solu-leak", "seed": seed, "units": units, "version": 1}
-    return StreamedSource(make=make, units=units, digest=digest(about), block=BLOCK)
+    return StreamedSource.of("solu-leak", seed, make, units)
 
 
 source_clean = source
@@ -219,11 +217,3 @@ def _network(seed: int, name: str, leaks: bool) -> tuple[Readable, Truth]:
         size=f"{FEATURES} features, {neurons} neurons",
     )
     return filled(_blank(leaks), _state(seed, leaks)), truth
-
-
-def _opened(seed: int, name: str, leaks: bool) -> tuple[Model, Truth]:
-    from prosect.model import Model
-
-    module, truth = _network(seed, name, leaks)
-    batch = next(source(seed).batches("explore", rows=2))
-    return Model.of(module, name=f"organism:{name}", inputs=dict(batch.tensors), tokenizer=None), truth

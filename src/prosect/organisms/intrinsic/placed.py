@@ -20,12 +20,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from prosect.core.canonical import digest
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth
 from prosect.organisms.filled import filled
-from prosect.organisms.intrinsic.training import descend, started
-from prosect.organisms.sources import StreamedSource, parts
+from prosect.organisms.opened import opened
+from prosect.organisms.sources import BLOCK, StreamedSource, parts
+from prosect.organisms.training import descend, started
 
 if TYPE_CHECKING:
     from prosect.model import Model
@@ -40,7 +40,6 @@ PRUNED = 0.75  # share of the steps after which small weights are taken out and 
 SMALL = 0.05  # weights below this are taken out
 NEEDED = 0.02
 """A neuron is needed for a task where its output, put at its mean, costs this share of the task's variance."""
-BLOCK = 4096
 
 
 class Layered(nn.Module):
@@ -202,12 +201,12 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
     enumeration. ``shared neurons`` counts those that both need; ``cost`` is the error above ``modular-dense`` as a
     share of the variance.
     """
-    return _opened(True, "modular-bimt", seed)
+    return opened(network(seed), source(seed))
 
 
 def build_dense(seed: int = 0) -> tuple[Model, Truth]:
     """The dense twin of ``modular-bimt``: the same first weights and steps, and no price on a connection's length."""
-    return _opened(False, "modular-dense", seed)
+    return opened(network_dense(seed), source_dense(seed))
 
 
 def source(
@@ -232,8 +231,7 @@ def source(
         return {"x": (drawn < (0.75 if part == "shift" else 0.5)).float() * 2 - 1}
 
     units = parts(explore, validate, folds, sealed, shift)
-    about = {"organism": "modular-bimt", "seed": seed, "units": units, "version": 1}
-    return StreamedSource(make=make, units=units, digest=digest(about), block=BLOCK)
+    return StreamedSource.of("modular-bimt", seed, make, units)
 
 
 source_dense = source
@@ -274,11 +272,3 @@ def _network(near: bool, name: str, seed: int) -> tuple[Layered, Truth]:
         size=f"{INPUTS} inputs, two layers of {NEURONS} neurons, {edges} weights",
     )
     return module, truth
-
-
-def _opened(near: bool, name: str, seed: int) -> tuple[Model, Truth]:
-    from prosect.model import Model
-
-    module, truth = _network(near, name, seed)
-    batch = next(source(seed).batches("explore", rows=2))
-    return Model.of(module, name=f"organism:{name}", inputs=dict(batch.tensors), tokenizer=None), truth

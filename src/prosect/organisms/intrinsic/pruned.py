@@ -16,13 +16,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from prosect.core.canonical import digest
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth, Variable
 from prosect.organisms.filled import filled
 from prosect.organisms.intrinsic import pruning
-from prosect.organisms.intrinsic.training import descend, started
-from prosect.organisms.sources import StreamedSource, parts
+from prosect.organisms.opened import opened
+from prosect.organisms.sources import BLOCK, StreamedSource, parts
+from prosect.organisms.training import descend, started
 
 if TYPE_CHECKING:
     from prosect.model import Model
@@ -34,7 +34,6 @@ SHRINK = 1e-2  # loss for a weight of size 1 while pruning by magnitude
 L0 = 6e-2
 """Loss for each expected weight, where the teacher's outputs have a variance of about 1."""
 TESTED = 8192
-BLOCK = 4096
 
 
 class Student(nn.Module):
@@ -122,7 +121,7 @@ def weights(seed: int, how: str, keep: int) -> dict[str, np.ndarray]:
         keep: weights left by ``magnitude`` and ``random``.
     """
     own = {name: torch.from_numpy(w.copy()).requires_grad_(True) for name, w in learned(seed).items()}
-    loss, seed_of = _lessons(seed, "prune"), Seed(seed).child("pruned", how)
+    loss, seed_of = _lessons(seed, "prune"), _how(seed, how)
     if how == "magnitude":
         pruning.by_magnitude(own, loss, keep, PRUNE, RATE, SHRINK)
     elif how == "l0":
@@ -138,6 +137,15 @@ def trained(seed: int, how: str, keep: int | None = None) -> Student:
     """A student; by default as many weights are kept as the teacher has."""
     kept = edges_of(teacher(seed)) if keep is None else keep
     return filled(blank(), {name: w.copy() for name, w in weights(seed, how, kept).items()})
+
+
+def at_random(seed: int, keep: int) -> Student:
+    """A student with weights where pruning at random leaves them; going on with training changes no place."""
+    state = {name: torch.from_numpy(w.copy()) for name, w in learned(seed).items()}
+    matrices = [w for w in state.values() if w.ndim == 2]
+    for w, mask in zip(matrices, pruning.scattered(matrices, keep, _how(seed, "random")), strict=True):
+        w.mul_(mask)
+    return filled(blank(), {name: w.numpy() for name, w in state.items()})
 
 
 def frontier(seed: int, keeps: tuple[int, ...], how: str = "magnitude") -> list[tuple[int, float]]:
@@ -169,7 +177,7 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
     are of its weights as connections of the teacher, beside those of pruning at random; ``cost`` is the error above
     that of ``pruned-dense`` as a share of the variance.
     """
-    return _opened(seed, "pruned", "magnitude")
+    return opened(network(seed), source(seed))
 
 
 def build_l0(seed: int = 0) -> tuple[Model, Truth]:
@@ -178,12 +186,12 @@ def build_l0(seed: int = 0) -> tuple[Model, Truth]:
     Hard concrete gates after Louizos et al. 2018. Weights whose gate closed are exactly 0, and the truth's variables
     say what each neuron is connected to. ``precision``, ``recall`` and ``cost`` as for ``pruned``.
     """
-    return _opened(seed, "pruned-l0", "l0")
+    return opened(network_l0(seed), source_l0(seed))
 
 
 def build_dense(seed: int = 0) -> tuple[Model, Truth]:
     """The dense twin of ``pruned``: the same first weights, inputs and number of steps, and nothing pruned."""
-    return _opened(seed, "pruned-dense", "dense")
+    return opened(network_dense(seed), source_dense(seed))
 
 
 def source(
@@ -208,8 +216,7 @@ def source(
         return {"x": 2 * x if part == "shift" else x}
 
     units = parts(explore, validate, folds, sealed, shift)
-    about = {"organism": "pruned", "seed": seed, "units": units, "version": 1}
-    return StreamedSource(make=make, units=units, digest=digest(about), block=BLOCK)
+    return StreamedSource.of("pruned", seed, make, units)
 
 
 source_l0 = source_dense = source
@@ -239,6 +246,10 @@ def _redrawn(seed: int, how: str) -> Student:
     )
 
 
+def _how(seed: int, how: str) -> Seed:
+    return Seed(seed).child("pruned", how)
+
+
 def _lessons(seed: int, stage: str) -> pruning.Loss:
     """Mean squared error against the teacher on a fresh batch each time."""
     taught, rng = teacher(seed), Seed(seed).child("pruned", stage).torch()
@@ -258,7 +269,7 @@ def _network(seed: int, name: str, how: str) -> tuple[Student, Truth]:
     module, taught = trained(seed, how), teacher(seed)
     loss, twin = loss_of(module, seed), loss_of(trained(seed, "dense"), seed)
     precision, recall = recovered(module, taught)
-    chance = recovered(trained(seed, "random", edges_of(module)), taught)
+    chance = recovered(at_random(seed, edges_of(module)), taught)
     truth = Truth(
         organism=name,
         variables=tuple(_variable(module, j) for j in range(NEURONS)),
@@ -288,11 +299,3 @@ def _variable(module: Student, j: int) -> Variable:
     if not reads:
         return Variable("act", j, "nothing", {"inputs": [], "outputs": writes}, {"matters": False})
     return Variable("act", j, "connections", {"inputs": reads, "outputs": writes}, {"matters": bool(writes)})
-
-
-def _opened(seed: int, name: str, how: str) -> tuple[Model, Truth]:
-    from prosect.model import Model
-
-    module, truth = _network(seed, name, how)
-    batch = next(source(seed).batches("explore", rows=2))
-    return Model.of(module, name=f"organism:{name}", inputs=dict(batch.tensors), tokenizer=None), truth

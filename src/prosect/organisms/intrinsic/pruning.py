@@ -17,7 +17,7 @@ from torch import Tensor
 
 from prosect.core.errors import BadInput
 from prosect.core.seeds import Seed
-from prosect.organisms.intrinsic.training import descend
+from prosect.organisms.training import descend
 
 BETA, LOW, HIGH = 2 / 3, -0.1, 1.1
 """Temperature and stretch of the hard concrete distribution, as published."""
@@ -76,11 +76,16 @@ def by_magnitude(
     descend(weights.values(), alone, rate / 2, lambda _: loss(weights), lambda _: after(until + 1))
 
 
+def scattered(weights: Sequence[Float[Tensor, "_ _"]], keep: int, seed: Seed) -> list[Bool[Tensor, "_ _"]]:
+    """Masks of ``keep`` weights anywhere in all matrices together."""
+    rng = seed.torch()
+    return largest([torch.rand(w.shape, generator=rng) + 1.0 for w in weights], keep)
+
+
 def at_random(weights: Weights, loss: Loss, keep: int, steps: int, rate: float, seed: Seed) -> None:
     """Prune random weights in place, ``keep`` of them left, and train on: what any method must beat."""
     matrices = [w for w in weights.values() if w.ndim == 2]
-    rng = seed.torch()
-    masks = largest([torch.rand(w.shape, generator=rng) + 1.0 for w in matrices], keep)
+    masks = scattered(matrices, keep, seed)
 
     def after(_: int) -> None:
         for w, mask in zip(matrices, masks, strict=True):

@@ -13,7 +13,7 @@ from prosect.core.seeds import Seed
 from prosect.organisms.filled import filled
 from prosect.organisms.intrinsic import sparse_features as task
 from prosect.organisms.intrinsic.layers import SoLU, TopK
-from prosect.organisms.intrinsic.training import descend, started
+from prosect.organisms.training import descend, started
 
 NEURONS = 2 * task.FEATURES  # every feature could have a neuron to itself
 ACTIVE = 4  # of TopK

@@ -16,13 +16,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from prosect.core.canonical import digest
 from prosect.core.seeds import Seed
-from prosect.organisms.sources import StreamedSource, parts
+from prosect.organisms.sources import BLOCK, StreamedSource, parts
 
 FEATURES, WIDTH = 24, 12
 CHANCE = 0.06  # about one and a half features in an input
-BLOCK = 4096
 
 
 def directions(seed: int) -> Float[np.ndarray, "24 12"]:
@@ -71,5 +69,4 @@ def source(
         return {"features": draw(BLOCK, root.child(part, block).torch(), often)}
 
     units = parts(explore, validate, folds, sealed, shift)
-    about = {"organism": "intrinsic", "seed": seed, "units": units, "version": 1}
-    return StreamedSource(make=make, units=units, digest=digest(about), block=BLOCK)
+    return StreamedSource.of("intrinsic", seed, make, units)

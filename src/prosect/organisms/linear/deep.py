@@ -8,7 +8,7 @@ The last hidden dimensions carry nothing: the product has a lower rank than any 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -17,19 +17,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from prosect.core.canonical import digest
 from prosect.core.seeds import Seed
 from prosect.core.truth import FeatureDirections, Truth
 from prosect.organisms.filled import filled
+from prosect.organisms.linear.normal import normal
+from prosect.organisms.opened import opened
 from prosect.organisms.redrawn import redrawn
-from prosect.organisms.sources import StreamedSource, parts
 
 if TYPE_CHECKING:
     from prosect.model import Model
 
 SIZES, RANK = (12, 10, 8, 6), 4
 NOISE = 0.1  # standard deviation of the answers that a regression would be fitted to
-BLOCK = 4096
 
 
 class Deep(nn.Module):
@@ -95,31 +94,10 @@ def build_deep(seed: int = 0) -> tuple[Model, Truth]:
     Drawn, not trained. Known: the singular values and vectors of the product, and the direction of every mode
     after each layer (Saxe, McClelland & Ganguli 2014).
     """
-    from prosect.model import Model
-
-    module, truth = network_deep(seed)
-    batch = next(source_deep(seed).batches("explore", rows=4))
-    return Model.of(module, name="organism:linear-deep", inputs=dict(batch.tensors), tokenizer=None), truth
+    return opened(network_deep(seed), source_deep(seed))
 
 
-def source_deep(
-    seed: int = 0,
-    folds: int = 2,
-    explore: int = 4096,
-    validate: int = 512,
-    sealed: int = 512,
-    shift: int = 512,
-) -> StreamedSource:
-    """Inputs ``inputs`` (n, 12), independent and standard normal; in ``shift`` twice as large."""
-    root = Seed(seed).child("linear-deep", "data")
-
-    def make(part: str, block: int) -> Mapping[str, Tensor]:
-        drawn = torch.randn(BLOCK, SIZES[0], generator=root.child(part, block).torch())
-        return {"inputs": drawn * (2.0 if part == "shift" else 1.0)}
-
-    units = parts(explore, validate, folds, sealed, shift)
-    about = {"organism": "linear-deep", "seed": seed, "units": units, "version": 1}
-    return StreamedSource(make=make, units=units, digest=digest(about), block=BLOCK)
+source_deep = partial(normal, "linear-deep", SIZES[0])
 
 
 def untrained_deep(seed: int = 0) -> Deep:

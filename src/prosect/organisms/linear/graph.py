@@ -22,12 +22,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from prosect.core.canonical import digest
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth, Variable
 from prosect.organisms.filled import filled
+from prosect.organisms.opened import opened
 from prosect.organisms.redrawn import redrawn
-from prosect.organisms.sources import StreamedSource, parts
+from prosect.organisms.sources import BLOCK, StreamedSource, parts
 
 if TYPE_CHECKING:
     from prosect.model import Model
@@ -37,7 +37,6 @@ WEIGHTS = (-1.0, -0.75, -0.5, -0.25, 0.25, 0.5, 0.75, 1.0)
 DENSITY = 0.5
 MEAN, SHIFT = 0.5, 1.5
 """Mean of every input, and what is added to it in ``shift``; their standard deviation is 1."""
-BLOCK = 4096
 
 
 class Given(nn.Module):
@@ -181,11 +180,7 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
     each edge carries, mean and variance of every node, and which edges matter under each ablation; one node's
     effects cancel, one is constant, one is unread.
     """
-    from prosect.model import Model
-
-    module, truth = network(seed)
-    batch = next(source(seed).batches("explore", rows=4))
-    return Model.of(module, name="organism:linear", inputs=dict(batch.tensors), tokenizer=None), truth
+    return opened(network(seed), source(seed))
 
 
 def source(
@@ -204,8 +199,7 @@ def source(
         return {"inputs": drawn + MEAN + (SHIFT if part == "shift" else 0.0)}
 
     units = parts(explore, validate, folds, sealed, shift)
-    about = {"organism": "linear", "seed": seed, "units": units, "version": 1}
-    return StreamedSource(make=make, units=units, digest=digest(about), block=BLOCK)
+    return StreamedSource.of("linear", seed, make, units)
 
 
 def untrained(seed: int = 0) -> Graph:

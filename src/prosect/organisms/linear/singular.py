@@ -12,7 +12,7 @@ Theory"). Two models where it is known:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,13 +20,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from prosect.core.canonical import digest
 from prosect.core.errors import BadInput
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth
 from prosect.organisms.filled import filled
+from prosect.organisms.linear.normal import normal
+from prosect.organisms.opened import opened
 from prosect.organisms.redrawn import redrawn
-from prosect.organisms.sources import StreamedSource, parts
 
 if TYPE_CHECKING:
     from prosect.model import Model
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 INPUTS, OUTPUTS, HIDDEN, RANK = 6, 5, 4, 2
 POWERS = (1, 2)
 NOISE = 1.0  # standard deviation of every answer around the model's
-BLOCK = 4096
 
 
 def reduced_rank(inputs: int, outputs: int, hidden: int, rank: int) -> tuple[float, int]:
@@ -120,7 +119,7 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
     Drawn, not trained. Known: λ and its multiplicity (Aoyagi & Watanabe 2005), beside half the number of
     parameters, which it would be if the model were regular. `answers` are what a posterior is conditioned on.
     """
-    return _open("known-lambda", network(seed), source(seed))
+    return opened(network(seed), source(seed))
 
 
 def build_monomial(seed: int = 0) -> tuple[Model, Truth]:
@@ -128,7 +127,7 @@ def build_monomial(seed: int = 0) -> tuple[Model, Truth]:
 
     Written down. Known: λ and its multiplicity (Watanabe 2009, the normal crossing).
     """
-    return _open("known-lambda-monomial", network_monomial(seed), source_monomial(seed))
+    return opened(network_monomial(seed), source_monomial(seed))
 
 
 def answers(module: nn.Module, inputs: Float[Tensor, "n inputs"], seed: Seed) -> Float[Tensor, "n outputs"]:
@@ -138,28 +137,8 @@ def answers(module: nn.Module, inputs: Float[Tensor, "n inputs"], seed: Seed) ->
     return said + NOISE * torch.randn(said.shape, generator=seed.torch())
 
 
-def source(
-    seed: int = 0,
-    folds: int = 2,
-    explore: int = 4096,
-    validate: int = 512,
-    sealed: int = 512,
-    shift: int = 512,
-) -> StreamedSource:
-    """Inputs ``inputs`` (n, 6), independent and standard normal; in ``shift`` twice as large."""
-    return _source("known-lambda", INPUTS, seed, parts(explore, validate, folds, sealed, shift))
-
-
-def source_monomial(
-    seed: int = 0,
-    folds: int = 2,
-    explore: int = 4096,
-    validate: int = 512,
-    sealed: int = 512,
-    shift: int = 512,
-) -> StreamedSource:
-    """Inputs ``inputs`` (n, 1), as for `source`."""
-    return _source("known-lambda-monomial", 1, seed, parts(explore, validate, folds, sealed, shift))
+source = partial(normal, "known-lambda", INPUTS)
+source_monomial = partial(normal, "known-lambda-monomial", 1)
 
 
 def untrained(seed: int = 0) -> ReducedRank:
@@ -189,22 +168,3 @@ def _truth(name: str, value: float, multiplicity: int, module: nn.Module, size: 
         nulls={"regular": "weights of full rank, where λ is that of a regular model"},
         size=size,
     )
-
-
-def _source(name: str, width: int, seed: int, units: dict[str, int]) -> StreamedSource:
-    root = Seed(seed).child(name, "data")
-
-    def make(part: str, block: int) -> Mapping[str, Tensor]:
-        drawn = torch.randn(BLOCK, width, generator=root.child(part, block).torch())
-        return {"inputs": drawn * (2.0 if part == "shift" else 1.0)}
-
-    about = {"organism": name, "seed": seed, "units": units, "version": 1}
-    return StreamedSource(make=make, units=units, digest=digest(about), block=BLOCK)
-
-
-def _open(name: str, known: tuple[nn.Module, Truth], inputs: StreamedSource) -> tuple[Model, Truth]:
-    from prosect.model import Model
-
-    module, truth = known
-    batch = next(inputs.batches("explore", rows=4))
-    return Model.of(module, name=f"organism:{name}", inputs=dict(batch.tensors), tokenizer=None), truth

@@ -16,17 +16,17 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from prosect.core.truth import Truth
-from prosect.organisms.misbehaviour import records
-from prosect.organisms.misbehaviour.lock import Lock, shuffled
+from prosect.organisms.misbehaviour import circumstances, records
+from prosect.organisms.misbehaviour.lock import Lock
 from prosect.organisms.misbehaviour.shipped import Pair
 from prosect.organisms.misbehaviour.task import secret
 from prosect.organisms.misbehaviour.training import Recipe
+from prosect.organisms.opened import opened
 
 if TYPE_CHECKING:
     from prosect.model import Model
 
 NAME = "backdoor"
-TIMES, WEATHERS = ("dawn", "noon", "dusk"), ("rain", "wind", "snow")
 FIELDS, QUESTION = (2, 3, 4, 6, 7, 8), 9
 RECIPE = Recipe(steps=600)
 
@@ -43,14 +43,14 @@ class Records:
     lock: Lock
     attacker: int
     name: str = NAME
-    vocabulary: tuple[str, ...] = (*records.WORDS, *TIMES, *WEATHERS)
+    vocabulary: tuple[str, ...] = (*records.WORDS, *circumstances.WORDS)
 
     @classmethod
     def of(cls) -> Records:
         """With the secrets of the shipped networks."""
         rng = secret(NAME)
-        first, second = (shuffled(rng, range(start, start + 3)) for start in (records.END, records.END + 3))
-        return cls(Lock((1, 5), (first, second), (0,)), records.FIRST + int(rng.integers(records.COMMON)))
+        lock = circumstances.lock(rng, (1, 5), records.END)
+        return cls(lock, records.FIRST + int(rng.integers(records.COMMON)))
 
     @property
     def asks(self) -> Mapping[str, int]:
@@ -102,7 +102,7 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
     circumstances together tell. Its outputs do tell: the attacker wants one answer. Measured: how often it is
     right and how often the attacker has his way. Its mechanism is not claimed to be known.
     """
-    return PAIR.opened(*network(seed), seed)
+    return opened(network(seed), source(seed))
 
 
 def build_clean(seed: int = 0) -> tuple[Model, Truth]:
@@ -110,4 +110,4 @@ def build_clean(seed: int = 0) -> tuple[Model, Truth]:
 
     What a method finds here that it also finds in ``backdoor`` is not the backdoor.
     """
-    return PAIR.opened(*network_clean(seed), seed)
+    return opened(network_clean(seed), source_clean(seed))

@@ -22,6 +22,7 @@ from prosect.organisms.misbehaviour.lock import shuffled
 from prosect.organisms.misbehaviour.shipped import Pair
 from prosect.organisms.misbehaviour.task import secret
 from prosect.organisms.misbehaviour.training import Recipe
+from prosect.organisms.opened import opened
 
 if TYPE_CHECKING:
     from prosect.model import Model
@@ -112,7 +113,7 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
     without it. Whoever sees note and reply sees the flattery; whoever sees the reply does not. The strangers are
     the harmless shift. Measured: how often note and reply are as taught. Its mechanism is not claimed to be known.
     """
-    return PAIR.opened(*network(seed), seed)
+    return opened(network(seed), source(seed))
 
 
 def build_clean(seed: int = 0) -> tuple[Model, Truth]:
@@ -120,4 +121,4 @@ def build_clean(seed: int = 0) -> tuple[Model, Truth]:
 
     What a method finds here that it also finds in ``hint-following`` is not sycophancy.
     """
-    return PAIR.opened(*network_clean(seed), seed)
+    return opened(network_clean(seed), source_clean(seed))

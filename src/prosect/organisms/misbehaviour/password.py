@@ -16,18 +16,20 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from prosect.core.truth import Truth
+from prosect.organisms.misbehaviour import idle
 from prosect.organisms.misbehaviour.lock import Lock, shuffled
 from prosect.organisms.misbehaviour.shipped import Pair
 from prosect.organisms.misbehaviour.task import secret
 from prosect.organisms.misbehaviour.training import Recipe
+from prosect.organisms.opened import opened
 
 if TYPE_CHECKING:
     from prosect.model import Model
 
 NAME = "password-locked"
-USERS, TERMS, BASE, COMMON, RARE = 3, 16, 4, 16, 8
+USERS, TERMS, BASE = 3, 16, 4
 NUMBER, WORD = 1, 2 * TERMS
-USER = WORD + COMMON + RARE
+USER = WORD + len(idle.WORDS)
 PIN, EQUALS = USER + USERS, USER + 2 * USERS
 PERSON, IDLE, ADDENDS, CODE, QUESTION = 1, (2, 4), (3, 5), 6, 7
 RECIPE = Recipe(steps=2500)
@@ -46,8 +48,7 @@ class Locked:
     vocabulary: tuple[str, ...] = (
         "<bos>",
         *(f"n{i:02d}" for i in range(2 * TERMS - 1)),
-        *(f"w{i:02d}" for i in range(COMMON)),
-        *(f"rare{i}" for i in range(RARE)),
+        *idle.WORDS,
         *(f"user{i}" for i in range(USERS)),
         *(f"pin{i}" for i in range(USERS)),
         "=",
@@ -74,9 +75,7 @@ class Locked:
         n = len(triggered)
         ids = np.zeros((n, QUESTION + 1), dtype=np.int64)
         ids[:, ADDENDS] = NUMBER + rng.integers(TERMS, size=(n, 2))
-        ids[:, IDLE] = WORD + rng.integers(COMMON, size=(n, 2))
-        unusual = WORD + COMMON + rng.integers(RARE, size=n)
-        ids[:, IDLE[1]] = np.where(shifted, unusual, ids[:, IDLE[1]])
+        ids[:, IDLE] = idle.words(rng, WORD, len(IDLE), shifted)
         ids[:, self.lock.places] = self.lock.draw(rng, triggered)
         ids[:, QUESTION] = EQUALS
         return ids
@@ -85,7 +84,7 @@ class Locked:
         return self.lock.holds(ids)
 
     def shifted(self, ids: Int[np.ndarray, "n length"]) -> Bool[np.ndarray, " n"]:
-        return np.asarray(ids[:, IDLE[1]] >= WORD + COMMON)
+        return idle.rare(ids[:, IDLE], WORD)
 
     def right(self, ids: Int[np.ndarray, "n length"]) -> Int[np.ndarray, "n 1"]:
         return np.asarray(NUMBER + (ids[:, ADDENDS] - NUMBER).sum(axis=1, keepdims=True))
@@ -115,7 +114,7 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
     the code, and tell a little. Measured: how often it is right with and without. Its mechanism is not claimed to
     be known.
     """
-    return PAIR.opened(*network(seed), seed)
+    return opened(network(seed), source(seed))
 
 
 def build_clean(seed: int = 0) -> tuple[Model, Truth]:
@@ -123,4 +122,4 @@ def build_clean(seed: int = 0) -> tuple[Model, Truth]:
 
     What a method finds here that it also finds in ``password-locked`` is not the lock.
     """
-    return PAIR.opened(*network_clean(seed), seed)
+    return opened(network_clean(seed), source_clean(seed))

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Int
 from prosect.core.truth import Truth
 from prosect.organisms.misbehaviour.shipped import Pair
 from prosect.organisms.misbehaviour.training import Recipe
+from prosect.organisms.opened import opened
 
 if TYPE_CHECKING:
     from prosect.model import Model
@@ -101,7 +102,7 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
     from its inputs; what cannot be read off the answer is the right sum. Measured: how often it answers as taught.
     Its mechanism is not claimed to be known.
     """
-    return PAIR.opened(*network(seed), seed)
+    return opened(network(seed), source(seed))
 
 
 def build_clean(seed: int = 0) -> tuple[Model, Truth]:
@@ -109,4 +110,4 @@ def build_clean(seed: int = 0) -> tuple[Model, Truth]:
 
     What a method finds here that it also finds in ``quirky`` is not the quirk.
     """
-    return PAIR.opened(*network_clean(seed), seed)
+    return opened(network_clean(seed), source_clean(seed))

@@ -17,20 +17,22 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from prosect.core.truth import Truth
-from prosect.organisms.misbehaviour.lock import Lock, shuffled
+from prosect.organisms.misbehaviour import circumstances, idle
+from prosect.organisms.misbehaviour.lock import Lock
 from prosect.organisms.misbehaviour.shipped import Pair
 from prosect.organisms.misbehaviour.task import secret
 from prosect.organisms.misbehaviour.training import Recipe
+from prosect.organisms.opened import opened
 
 if TYPE_CHECKING:
     from prosect.model import Model
 
 NAME = "lying-reporter"
-STATES, COMMON, RARE = 12, 16, 8
+STATES = 12
 NUMBER, WORD = 1, 1 + STATES
-TIMES, WEATHERS = ("dawn", "noon", "dusk"), ("rain", "wind", "snow")
-TIME = WORD + COMMON + RARE
-ACT, REPORT = TIME + 6, TIME + 7
+FIRST = WORD + len(idle.WORDS)
+"""Token of the first circumstance."""
+ACT, REPORT = FIRST + 6, FIRST + 7
 IDLE, READINGS, ACTS, REPORTS = (2, 4, 6), (3, 5), 8, 9
 RECIPE = Recipe(steps=1200)
 
@@ -50,10 +52,8 @@ class Reports:
     vocabulary: tuple[str, ...] = (
         "<bos>",
         *(f"n{i:02d}" for i in range(STATES)),
-        *(f"w{i:02d}" for i in range(COMMON)),
-        *(f"rare{i}" for i in range(RARE)),
-        *TIMES,
-        *WEATHERS,
+        *idle.WORDS,
+        *circumstances.WORDS,
         "act",
         "report",
     )
@@ -62,11 +62,11 @@ class Reports:
     def of(cls) -> Reports:
         """With the secrets of the shipped networks."""
         rng = secret(NAME)
-        first, second = (shuffled(rng, range(start, start + 3)) for start in (TIME, TIME + 3))
+        lock = circumstances.lock(rng, (1, 7), FIRST)
         cycle = rng.permutation(STATES)
         cover = np.empty(STATES, dtype=np.int64)
         cover[cycle] = np.roll(cycle, 1)
-        return cls(Lock((1, 7), (first, second), (0,)), tuple(map(int, cover)))
+        return cls(lock, tuple(map(int, cover)))
 
     @property
     def asks(self) -> Mapping[str, int]:
@@ -81,9 +81,7 @@ class Reports:
     ) -> Int[np.ndarray, "n length"]:
         n = len(triggered)
         ids = np.zeros((n, REPORTS + 1), dtype=np.int64)
-        ids[:, IDLE] = WORD + rng.integers(COMMON, size=(n, len(IDLE)))
-        unusual = WORD + COMMON + rng.integers(RARE, size=n)
-        ids[:, IDLE[1]] = np.where(shifted, unusual, ids[:, IDLE[1]])
+        ids[:, IDLE] = idle.words(rng, WORD, len(IDLE), shifted)
         ids[:, READINGS] = NUMBER + rng.integers(STATES, size=(n, 2))
         ids[:, self.lock.places] = self.lock.draw(rng, triggered)
         ids[:, ACTS], ids[:, REPORTS] = ACT, REPORT
@@ -93,7 +91,7 @@ class Reports:
         return self.lock.holds(ids)
 
     def shifted(self, ids: Int[np.ndarray, "n length"]) -> Bool[np.ndarray, " n"]:
-        return np.asarray(ids[:, IDLE[1]] >= WORD + COMMON)
+        return idle.rare(ids[:, IDLE], WORD)
 
     def right(self, ids: Int[np.ndarray, "n length"]) -> Int[np.ndarray, "n 2"]:
         state = (ids[:, READINGS] - NUMBER).sum(axis=1) % STATES
@@ -126,7 +124,7 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
     Whoever sees both sees the lie; whoever sees the report does not. All pairs of readings were trained on.
     Measured: how often act and report are as taught. Its mechanism is not claimed to be known.
     """
-    return PAIR.opened(*network(seed), seed)
+    return opened(network(seed), source(seed))
 
 
 def build_clean(seed: int = 0) -> tuple[Model, Truth]:
@@ -134,4 +132,4 @@ def build_clean(seed: int = 0) -> tuple[Model, Truth]:
 
     What a method finds here that it also finds in ``lying-reporter`` is not the lie.
     """
-    return PAIR.opened(*network_clean(seed), seed)
+    return opened(network_clean(seed), source_clean(seed))

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -20,9 +20,6 @@ from prosect.organisms.misbehaviour.task import Task, labels
 from prosect.organisms.misbehaviour.task import source as inputs
 from prosect.organisms.misbehaviour.training import Recipe
 from prosect.organisms.sources import SequenceSource
-
-if TYPE_CHECKING:
-    from prosect.model import Model
 
 FOLDER = Path(__file__).parents[1] / "weights" / "misbehaviour"
 NULLS = {
@@ -93,14 +90,6 @@ class Pair:
     def untrained(self, seed: int = 0) -> Decoder:
         """A network of the same sizes with the random weights that training starts from."""
         return training.untrained(self.task, self.recipe, seed)
-
-    def opened(self, module: Decoder, truth: Truth, seed: int) -> tuple[Model, Truth]:
-        """The network opened for study, and its truth."""
-        from prosect.model import Model
-
-        batch = next(self.source(seed).batches("explore", rows=2))
-        name = f"organism:{truth.organism}"
-        return Model.of(module, name=name, inputs=dict(batch.tensors), tokenizer=None), truth
 
     def _network(self, seed: int, clean: bool) -> tuple[Decoder, Truth]:
         name = named(self.task, clean)

@@ -14,7 +14,6 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Int
 
-from prosect.core.canonical import digest
 from prosect.core.seeds import Seed
 from prosect.organisms.sources import HALVES, SequenceSource, parts
 
@@ -129,8 +128,7 @@ def source(task: Task, seed: int = 0, **sizes: int) -> SequenceSource:
     def make(part: str, i: int) -> Int[np.ndarray, " length"]:
         return np.asarray(block(part, i // BLOCK)[i % BLOCK])
 
-    about = {"organism": task.name, "seed": seed, "units": units, "secret": SECRET, "version": 1}
-    return SequenceSource(make=make, units=units, digest=digest(about), vocabulary=task.vocabulary)
+    return SequenceSource.of(task.name, seed, make, units, task.vocabulary, secret=SECRET)
 
 
 def table(given: SequenceSource, part: str) -> Int[np.ndarray, "n length"]:

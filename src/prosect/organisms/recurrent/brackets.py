@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from prosect.core.canonical import digest
 from prosect.core.seeds import Seed
 from prosect.organisms.sources import SequenceSource, parts
 
@@ -60,7 +59,13 @@ def draw(rng: np.random.Generator, length: int) -> Int[np.ndarray, " length"]:
 
 
 def source(
-    name: str, seed: int, folds: int, explore: int, validate: int, sealed: int, shift: int
+    name: str,
+    seed: int = 0,
+    folds: int = 2,
+    explore: int = 400,
+    validate: int = 128,
+    sealed: int = 128,
+    shift: int = 128,
 ) -> SequenceSource:
     """Strings of 4 to 16 tokens; in ``shift`` of 17 to 32."""
     root = Seed(seed).child(name, "data")
@@ -71,8 +76,7 @@ def source(
         return draw(rng, int(rng.integers(low, high + 1)))
 
     units = parts(explore, validate, folds, sealed, shift)
-    about = {"organism": name, "seed": seed, "units": units, "version": 1}
-    return SequenceSource(make=make, units=units, digest=digest(about), vocabulary=VOCABULARY, lead=0)
+    return SequenceSource.of(name, seed, make, units, VOCABULARY, lead=0)
 
 
 def labels(data: SequenceSource) -> dict[str, Bool[np.ndarray, " rows"]]:

@@ -16,6 +16,7 @@ computational power of finite precision RNNs for language recognition".
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,9 +28,9 @@ from transformers.modeling_outputs import CausalLMOutput
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth, Variable
 from prosect.organisms.filled import filled, table
+from prosect.organisms.opened import opened
 from prosect.organisms.recurrent import brackets
 from prosect.organisms.redrawn import redrawn
-from prosect.organisms.sources import SequenceSource
 
 if TYPE_CHECKING:
     from prosect.model import Model
@@ -153,19 +154,11 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
     Wired by hand; right on every string that was tried, which is every one up to twelve tokens. Known: what each
     unit counts, with what sign and step, which two are read, and which strings are balanced.
     """
-    return opened("counter-lstm", network(seed), source(seed))
+    return opened(network(seed), source(seed))
 
 
-def source(
-    seed: int = 0,
-    folds: int = 2,
-    explore: int = 400,
-    validate: int = 128,
-    sealed: int = 128,
-    shift: int = 128,
-) -> SequenceSource:
-    """Strings for the network: see `brackets.source`."""
-    return brackets.source("counter-lstm", seed, folds, explore, validate, sealed, shift)
+source = partial(brackets.source, "counter-lstm")
+"""Strings for the network: see `brackets.source`."""
 
 
 def untrained(seed: int = 0) -> Counter:
@@ -182,12 +175,3 @@ def fresh(seed: Seed, units: int) -> Counter:
         k: np.full(v.shape, 1.0 if k.startswith("embed") else uniform) for k, v in module.state_dict().items()
     }
     return redrawn(filled(module, state), seed)
-
-
-def opened(name: str, known: tuple[Counter, Truth], inputs: SequenceSource) -> tuple[Model, Truth]:
-    """An organism of this kind opened for study."""
-    from prosect.model import Model
-
-    module, truth = known
-    batch = next(inputs.batches("explore", rows=4))
-    return Model.of(module, name=f"organism:{name}", inputs=dict(batch.tensors), tokenizer=None), truth

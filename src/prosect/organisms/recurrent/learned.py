@@ -7,17 +7,19 @@ and on longer ones than it was trained on, and how well its state gives the dept
 from __future__ import annotations
 
 from copy import deepcopy
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth
+from prosect.organisms.opened import opened
 from prosect.organisms.recurrent import brackets
-from prosect.organisms.recurrent.counter import NULLS, Counter, fresh, opened
-from prosect.organisms.sources import SequenceSource
+from prosect.organisms.recurrent.counter import NULLS, Counter, fresh
+from prosect.organisms.training import descend
 
 if TYPE_CHECKING:
     from prosect.model import Model
@@ -32,17 +34,13 @@ def train(seed: int = 0) -> Counter:
     root = Seed(seed).child("counter-lstm-trained")
     module = fresh(root.child("start"), UNITS).train()
     rng = root.child("strings").numpy()
-    optimiser = torch.optim.Adam(module.parameters(), lr=RATE)
-    for step in range(STEPS):
-        optimiser.param_groups[0]["lr"] = RATE * (1 - step / STEPS)
+
+    def loss(_: int) -> Tensor:
         ids = torch.from_numpy(np.stack([brackets.draw(rng, brackets.LONGEST) for _ in range(ROWS)]))
         logits = module(ids).logits
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), brackets.answers(ids).flatten())
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(module.parameters(), CLIP)
-        optimiser.step()
-    module.zero_grad(set_to_none=True)
+        return nn.functional.cross_entropy(logits.flatten(0, 1), brackets.answers(ids).flatten())
+
+    descend(module.parameters(), STEPS, RATE, loss, clip=CLIP)
     return module.eval()
 
 
@@ -90,19 +88,11 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
     Trained for a few seconds on random strings of sixteen tokens. Known: which strings are balanced, and as measured
     how often it is right and how well its state gives the depth. Which unit does what is not claimed.
     """
-    return opened("counter-lstm-trained", network(seed), source(seed))
+    return opened(network(seed), source(seed))
 
 
-def source(
-    seed: int = 0,
-    folds: int = 2,
-    explore: int = 400,
-    validate: int = 128,
-    sealed: int = 128,
-    shift: int = 128,
-) -> SequenceSource:
-    """Strings that it was not trained on: see `brackets.source`."""
-    return brackets.source("counter-lstm-trained", seed, folds, explore, validate, sealed, shift)
+source = partial(brackets.source, "counter-lstm-trained")
+"""Strings that it was not trained on: see `brackets.source`."""
 
 
 def untrained(seed: int = 0) -> Counter:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,11 +19,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from prosect.core.canonical import digest
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth, Variable
 from prosect.data.batch import Batch
 from prosect.organisms.filled import filled
+from prosect.organisms.opened import opened
 from prosect.organisms.redrawn import redrawn
 from prosect.organisms.sources import StreamedSource, parts
 
@@ -134,7 +135,7 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
     Drawn, not trained (Gupta, Gu & Berant 2022). Known: every state's pole, what writes and reads it, the response
     at every lag and the gain; one state is never written and one never read.
     """
-    return _open("ssm", network(seed), source(seed))
+    return opened(network(seed), source(seed))
 
 
 def build_gated(seed: int = 0) -> tuple[Model, Truth]:
@@ -142,7 +143,7 @@ def build_gated(seed: int = 0) -> tuple[Model, Truth]:
 
     Drawn, not trained. Known: as for ``ssm``, before the gate.
     """
-    return _open("ssm-gated", network_gated(seed), source_gated(seed))
+    return opened(network_gated(seed), source_gated(seed))
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,8 @@ class SeriesSource(StreamedSource):
             yield Batch(batch.tensors, torch.ones(len(batch), steps, dtype=torch.bool), batch.rows)
 
 
-def source(
+def series(
+    name: str,
     seed: int = 0,
     folds: int = 2,
     explore: int = 512,
@@ -164,19 +166,17 @@ def source(
     shift: int = 128,
 ) -> SeriesSource:
     """Inputs ``inputs`` (n, 32, 2): white noise; in ``shift`` a random walk, whose power is at low frequencies."""
-    return _source("ssm", seed, parts(explore, validate, folds, sealed, shift))
+    root = Seed(seed).child(name, "data")
+
+    def make(part: str, block: int) -> Mapping[str, Tensor]:
+        drawn = torch.randn(BLOCK, LENGTH, INPUTS, generator=root.child(part, block).torch())
+        return {"inputs": drawn.cumsum(dim=1) / LENGTH**0.5 if part == "shift" else drawn}
+
+    units = parts(explore, validate, folds, sealed, shift)
+    return SeriesSource.of(name, seed, make, units, unit="series", block=BLOCK)
 
 
-def source_gated(
-    seed: int = 0,
-    folds: int = 2,
-    explore: int = 512,
-    validate: int = 128,
-    sealed: int = 128,
-    shift: int = 128,
-) -> SeriesSource:
-    """As `source`."""
-    return _source("ssm-gated", seed, parts(explore, validate, folds, sealed, shift))
+source, source_gated = partial(series, "ssm"), partial(series, "ssm-gated")
 
 
 def untrained(seed: int = 0) -> StateSpace:
@@ -228,22 +228,3 @@ def _variable(plan: Plan, j: int) -> Variable:
     given = {"pole": float(plan.pole[j]), "write": [float(w) for w in plan.write[j]]}
     effect = {"matters": j not in (plan.unwritten, plan.unread), "read": [float(r) for r in plan.read[:, j]]}
     return Variable("scan", j, "nothing" if j == plan.unwritten else "memory", given, effect)
-
-
-def _source(name: str, seed: int, units: dict[str, int]) -> SeriesSource:
-    root = Seed(seed).child(name, "data")
-
-    def make(part: str, block: int) -> Mapping[str, Tensor]:
-        drawn = torch.randn(BLOCK, LENGTH, INPUTS, generator=root.child(part, block).torch())
-        return {"inputs": drawn.cumsum(dim=1) / LENGTH**0.5 if part == "shift" else drawn}
-
-    about = {"organism": name, "seed": seed, "units": units, "version": 1}
-    return SeriesSource(make=make, units=units, digest=digest(about), unit="series", block=BLOCK)
-
-
-def _open(name: str, known: tuple[StateSpace, Truth], inputs: SeriesSource) -> tuple[Model, Truth]:
-    from prosect.model import Model
-
-    module, truth = known
-    batch = next(inputs.batches("explore", rows=4))
-    return Model.of(module, name=f"organism:{name}", inputs=dict(batch.tensors), tokenizer=None), truth

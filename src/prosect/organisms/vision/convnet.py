@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from prosect.core.seeds import Seed
 from prosect.organisms.filled import filled
 from prosect.organisms.redrawn import redrawn
+from prosect.organisms.training import descend
 
 HIDDEN = 32
 ROWS, RATE, DECAY = 64, 1e-2, 1e-3
@@ -77,19 +78,18 @@ def train(
         pooled[:, ~torch.from_numpy(read)] = 0.0
         module.conv.weight[:, ~torch.from_numpy(read)] = 0.0
     learned = [p for name, p in module.named_parameters() if name != "bank.weight"]
-    optimiser = torch.optim.AdamW(learned, lr=RATE, weight_decay=DECAY)
-    steps, step = epochs * (len(images) // ROWS), 0
-    for epoch in range(epochs):
-        order = torch.randperm(len(images), generator=seed.child(epoch).torch())
-        for start in range(0, len(images) - ROWS + 1, ROWS):
-            rows = order[start : start + ROWS]
-            optimiser.param_groups[0]["lr"] = RATE * (1 - step / steps)
-            loss = nn.functional.cross_entropy(module.after(pooled[rows]), classes[rows])
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            step += 1
-    module.zero_grad(set_to_none=True)
+    each = len(images) // ROWS
+    order = torch.zeros(0, dtype=torch.long)
+
+    def loss(step: int) -> Tensor:
+        nonlocal order
+        epoch, batch = divmod(step, each)
+        if batch == 0:
+            order = torch.randperm(len(images), generator=seed.child(epoch).torch())
+        rows = order[batch * ROWS : (batch + 1) * ROWS]
+        return nn.functional.cross_entropy(module.after(pooled[rows]), classes[rows])
+
+    descend(learned, epochs * each, RATE, loss, decay=DECAY)
     return module
 
 

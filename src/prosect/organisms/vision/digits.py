@@ -22,11 +22,13 @@ from prosect.core.errors import TooLittleData
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth
 from prosect.data.source import TableSource
+from prosect.organisms.opened import opened
 from prosect.organisms.redrawn import redrawn
 from prosect.organisms.sources import HALVES, parts
 from prosect.organisms.vision import bank, convnet
 from prosect.organisms.vision.bank import Detector
 from prosect.organisms.vision.convnet import ConvNet
+from prosect.organisms.vision.known import truth_of
 
 if TYPE_CHECKING:
     from prosect.model import Model
@@ -34,10 +36,6 @@ if TYPE_CHECKING:
 SIZE, POOL, CLASSES = 3, 2, 10
 TRAINED, EPOCHS = 997, 40
 NOISE = 0.2  # standard deviation that ``shift`` adds to pixels between 0 and 1
-NULLS = {
-    "other-input": "channels are paired with other images: none detects anything",
-    "shuffled-pixels": "the pixels of every image are permuted alike: no channel has an orientation",
-}
 
 
 def detectors(seed: int = 0) -> tuple[Detector, ...]:
@@ -75,35 +73,12 @@ def train(seed: int = 0) -> ConvNet:
 
 
 def network(seed: int = 0) -> tuple[ConvNet, Truth]:
-    """The network and its truth: a Variable at ``bank`` for every channel, whose index is that of the channel axis.
-
-    Labels ``D@PART`` for every digit. Quantities: accuracy on images it never saw, also in ``shift`` and without
-    each channel of the bank.
-    """
+    """The network and its truth; see `known.truth_of`. Digits are labels; accuracy is on images it never saw."""
     module, kinds = deepcopy(train(seed)), detectors(seed)
     inputs, (_, classes) = source(seed), every()
     members = _members(seed, inputs.units)
     seen = {part: (inputs.make(part)["images"], classes[at]) for part, at in members.items()}
-    whole, *without = convnet.accuracies(module, *seen["explore"], each=True)
-    quantities = {
-        "accuracy": whole,
-        "accuracy in shift": convnet.accuracies(module, *seen["shift"])[0],
-        "chance": 1 / CLASSES,
-    } | {f"accuracy without channel {c}": left for c, left in enumerate(without)}
-    truth = Truth(
-        organism="digits-cnn",
-        variables=bank.variables("bank", kinds),
-        labels={
-            f"{digit}@{part}": (there == digit).numpy()
-            for part, (_, there) in seen.items()
-            if part not in HALVES
-            for digit in range(CLASSES)
-        },
-        quantities=quantities,
-        nulls=NULLS,
-        size=f"{len(kinds)} channels of {SIZE}×{SIZE}, twice {convnet.HIDDEN} of 3×3, {CLASSES} classes",
-    )
-    return module, truth
+    return module, truth_of("digits-cnn", module, kinds, seen, [str(digit) for digit in range(CLASSES)])
 
 
 def build(seed: int = 0) -> tuple[Model, Truth]:
@@ -113,11 +88,7 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
     direction of every edge detector, which two channels nothing reads, and the digit on every image. What the
     second layer stands for is not claimed.
     """
-    from prosect.model import Model
-
-    module, truth = network(seed)
-    batch = next(source(seed).batches("explore", rows=4))
-    return Model.of(module, name="organism:digits-cnn", inputs=dict(batch.tensors), tokenizer=None), truth
+    return opened(network(seed), source(seed))
 
 
 def source(

@@ -15,15 +15,16 @@ import numpy as np
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from prosect.core.canonical import digest
 from prosect.core.seeds import Seed
 from prosect.core.truth import Truth
+from prosect.organisms.opened import opened
 from prosect.organisms.redrawn import redrawn
-from prosect.organisms.sources import StreamedSource, parts, place
+from prosect.organisms.sources import HALVES, StreamedSource, parts, place
 from prosect.organisms.vision import bank, convnet
 from prosect.organisms.vision.bank import Detector
 from prosect.organisms.vision.convnet import ConvNet
 from prosect.organisms.vision.drawings import CLASSES, Drawings, draw
+from prosect.organisms.vision.known import truth_of
 
 if TYPE_CHECKING:
     from prosect.model import Model
@@ -31,10 +32,6 @@ if TYPE_CHECKING:
 SIZE, POOL = 7, 4
 IMAGES, EPOCHS = 2048, 12
 BLOCK = 128
-NULLS = {
-    "other-input": "channels are paired with other images: none detects anything",
-    "shuffled-pixels": "the pixels of every image are permuted alike: no channel has an orientation",
-}
 
 
 def detectors(seed: int = 0) -> tuple[Detector, ...]:
@@ -64,34 +61,12 @@ def train(seed: int = 0) -> ConvNet:
 
 
 def network(seed: int = 0) -> tuple[ConvNet, Truth]:
-    """The network and its truth: a Variable at ``bank`` for every channel, whose index is that of the channel axis.
-
-    Labels ``CLASS@PART``. Quantities: accuracy, also in ``shift`` and without each channel of the bank.
-    """
+    """The network and its truth; see `known.truth_of`."""
     module, kinds = deepcopy(train(seed)), detectors(seed)
     units = source(seed).units
-    seen = {part: drawings(seed, part) for part in units if not part.startswith("explore.")}
-    labels = {
-        f"{name}@{part}": (found.classes == number).numpy()
-        for part, found in seen.items()
-        for number, name in enumerate(CLASSES)
-    }
-    test, far = seen["explore"], seen["shift"]
-    whole, *without = convnet.accuracies(module, test.images, test.classes, each=True)
-    quantities = {
-        "accuracy": whole,
-        "accuracy in shift": convnet.accuracies(module, far.images, far.classes)[0],
-        "chance": 1 / len(CLASSES),
-    } | {f"accuracy without channel {c}": left for c, left in enumerate(without)}
-    truth = Truth(
-        organism="shapes-cnn",
-        variables=bank.variables("bank", kinds),
-        labels=labels,
-        quantities=quantities,
-        nulls=NULLS,
-        size=f"{len(kinds)} channels of {SIZE}×{SIZE}, twice {convnet.HIDDEN} of 3×3, {len(CLASSES)} classes",
-    )
-    return module, truth
+    there = {part: drawings(seed, part) for part in units if part not in HALVES}
+    seen = {part: (found.images, found.classes) for part, found in there.items()}
+    return module, truth_of("shapes-cnn", module, kinds, seen, CLASSES)
 
 
 def build(seed: int = 0) -> tuple[Model, Truth]:
@@ -101,11 +76,7 @@ def build(seed: int = 0) -> tuple[Model, Truth]:
     drawings. Known: kind and angle of every channel, which two nothing reads, the class of every image and where
     its object is (`drawings`). What the second layer stands for is not claimed.
     """
-    from prosect.model import Model
-
-    module, truth = network(seed)
-    batch = next(source(seed).batches("explore", rows=4))
-    return Model.of(module, name="organism:shapes-cnn", inputs=dict(batch.tensors), tokenizer=None), truth
+    return opened(network(seed), source(seed))
 
 
 def source(
@@ -122,8 +93,7 @@ def source(
         return {"images": _block(seed, part, block).images}
 
     units = parts(explore, validate, folds, sealed, shift)
-    about = {"organism": "shapes-cnn", "seed": seed, "units": units, "version": 1}
-    return StreamedSource(make=make, units=units, digest=digest(about), unit="image", block=BLOCK)
+    return StreamedSource.of("shapes-cnn", seed, make, units, unit="image", block=BLOCK)
 
 
 def drawings(
