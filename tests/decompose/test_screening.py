@@ -6,7 +6,7 @@ import torch
 from prosect.core.seeds import Seed
 from prosect.decompose import screening
 from prosect.decompose.objectives import BatchTopK, EachTopK, Matryoshka
-from prosect.decompose.screening import products, screened, screened_of_all, worthwhile
+from prosect.decompose.screening import dots, screened, screened_of_all, worthwhile
 
 D, N, K = 24, 1024, 8
 
@@ -131,7 +131,7 @@ def test_training_chooses_the_same_with_screening_and_without(objective, monkeyp
 def test_products_are_those_written_out():
     x, table = drawn("x", 7, D), drawn("w", N, D)
     indices = torch.stack([torch.randperm(N, generator=Seed(1).torch())[:5] for _ in range(7)])
-    assert torch.allclose(products(indices, x, table), (table[indices] * x[:, None]).sum(dim=-1), atol=1e-5)
+    assert torch.allclose(dots(indices, x, table), (table[indices] * x[:, None]).sum(dim=-1), atol=1e-5)
 
 
 def test_it_is_used_only_where_it_pays(monkeypatch):
