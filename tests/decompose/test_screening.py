@@ -50,6 +50,21 @@ def test_near_ties_are_settled_densely_and_exactly():
     same(found, x, encoder, torch.zeros(N), K)
 
 
+def test_a_latent_that_rounding_takes_all_it_can_from_is_not_missed():
+    """Every weight of it is just below halfway to the next number in bfloat16, and so is its product.
+
+    257 of them: 257.99 in float32, 256 in bfloat16, as many others have; those found first have 257.75.
+    """
+    encoder = torch.ones(N, 257)
+    encoder[:, 0] = 0.0  # 256, in bfloat16 too
+    encoder[8 : 8 + K, 0] = 1.75  # 257.75; 258 in bfloat16
+    places = (3, 517, 1023)  # of equal ones any may be taken, so there are several
+    encoder[list(places)] = 1 + 0.99 * 2.0**-8
+    found = screened(torch.ones(2, 257), encoder, torch.zeros(N), K)
+    for row in found.indices.tolist():
+        assert set(places) <= set(row)
+
+
 def test_one_latent_of_huge_norm_does_not_spoil_the_others():
     x, encoder = drawn("x", 100, D), drawn("w", N, D)
     encoder[17] *= 1e3
