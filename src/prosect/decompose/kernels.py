@@ -49,8 +49,10 @@ class Picks:
     def fixed(cls, indices: Int[Tensor, "n k"], width: int) -> Picks:
         """The same number of latents at each position."""
         n, k = indices.shape
-        rows = torch.arange(n, device=indices.device).repeat_interleave(k)
-        return cls(rows, indices.reshape(-1), n, width)
+        every = torch.arange(n, device=indices.device)
+        made = cls(every.repeat_interleave(k), indices.reshape(-1), n, width)
+        made.bags = every * k
+        return made
 
     @classmethod
     def at(cls, places: Int[Tensor, " m"], n: int, width: int) -> Picks:
