@@ -141,7 +141,7 @@ def _errors(x: Tensor, encoder: Tensor) -> Float[Tensor, " n"]:
     measured, not bounded: it takes less than half of what it might.
     """
     near, longest, lost = x.bfloat16(), x.new_zeros(()), x.new_zeros(())
-    for rows in encoder.split(CACHED if encoder.device.type == "cpu" else max(1, len(encoder))):
+    for rows in torch.split(encoder, CACHED if encoder.device.type == "cpu" else max(1, len(encoder))):
         longest = torch.maximum(longest, torch.linalg.vector_norm(rows, dim=1).amax())
         lost = torch.maximum(lost, torch.linalg.vector_norm(rows - rows.bfloat16(), dim=1).amax())
     length = near.float().norm(dim=1)

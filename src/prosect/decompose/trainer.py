@@ -224,13 +224,14 @@ class Trainer:
             for parameter, mask in zip((self.encoder, self.decoder, self.skip), self.masks, strict=True):
                 if parameter.grad is not None:
                     parameter.grad *= mask
-        for g, row in zip(torch.split(gradient, CACHED), torch.split(self.decoder, CACHED), strict=True):
+        some = CACHED if gradient.device.type == "cpu" else max(1, len(gradient))
+        for g, row in zip(torch.split(gradient, some), torch.split(self.decoder, some), strict=True):
             g.addcmul_(row, torch.linalg.vecdot(g, row)[:, None], value=-1)
         rate = self.recipe.rate_for(self.dictionary.latents)
         for group in self.optimiser.param_groups:
             group["lr"] = rate * self.recipe.schedule(self.step, self.steps)
         self.optimiser.step()
-        for row in torch.split(self.decoder, CACHED):
+        for row in torch.split(self.decoder, some):
             row /= row.norm(dim=1, keepdim=True)
         self.objective.settle(self.parameters())
 

@@ -6,7 +6,7 @@ alone, so results repeat to the bit. This module imports Triton: import it where
 
 from __future__ import annotations
 
-from typing import Any, no_type_check
+from typing import no_type_check
 
 import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found, import-untyped, unused-ignore]
@@ -14,18 +14,18 @@ import triton.language as tl  # type: ignore[import-not-found, import-untyped, u
 
 @triton.jit  # type: ignore[untyped-decorator, misc, unused-ignore]
 @no_type_check
-def sum_rows(
-    out: Any,
-    table: Any,
-    index: Any,
-    values: Any,
-    begins: Any,
-    ends: Any,
-    places: Any,
-    width: Any,
+def sum_rows(  # type: ignore[no-untyped-def, unused-ignore]  # Triton reads annotations as its own
+    out,
+    table,
+    index,
+    values,
+    begins,
+    ends,
+    places,
+    width,
     PICKS: tl.constexpr,
     COLUMNS: tl.constexpr,
-) -> None:
+):
     """out[place] = Σ value · table[index] from begin to end, for one sum and some columns; nothing where place < 0.
 
     Args:
@@ -61,17 +61,17 @@ def sum_rows(
 
 @triton.jit  # type: ignore[untyped-decorator, misc, unused-ignore]
 @no_type_check
-def dot_rows(
-    out: Any,
-    x: Any,
-    table: Any,
-    index: Any,
-    begins: Any,
-    ends: Any,
-    width: Any,
+def dot_rows(  # type: ignore[no-untyped-def, unused-ignore]  # Triton reads annotations as its own
+    out,
+    x,
+    table,
+    index,
+    begins,
+    ends,
+    width,
     PICKS: tl.constexpr,
     COLUMNS: tl.constexpr,
-) -> None:
+):
     """out[pick] = x[row] · table[index], for the picks of one row.
 
     Args:
