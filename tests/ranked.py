@@ -18,9 +18,11 @@ from prosect.core.seeds import Seed
 from prosect.decompose.calibrate import calibrated
 from prosect.decompose.dictionary import Dictionary
 from prosect.decompose.fitting import Harvesting, fit_dictionaries
-from prosect.decompose.objectives import L1, BatchTopK, EachTopK, Gated, JumpReLU, Matryoshka
+from prosect.decompose.objectives import L1, BatchTopK, EachTopK, Gated, JumpReLU, Matryoshka, Pursued
+from prosect.decompose.pursuit import Pursuit
 from prosect.decompose.ranks import checkpoints
 from prosect.decompose.ranks.dealt import ALONE, Latents, Positions
+from prosect.decompose.ranks.pursuing import pursued
 from prosect.decompose.ranks.sharded import Sharded
 from prosect.decompose.ranks.world import RankLost, joined
 from prosect.decompose.recipe import Recipe
@@ -51,6 +53,7 @@ KINDS = {
     "transcoder": ("x", {"sparsity": EachTopK(3), "targets": "y", "skip": True}),
     "cross-layer": (("x", "y"), {"sparsity": EachTopK(3), "targets": ("z", "w"), "cross_layer": True}),
     "resampled": ("x", {"sparsity": EachTopK(3)}),
+    "pursued": ("x", {"sparsity": Pursued(3)}),
 }
 
 
@@ -148,6 +151,15 @@ def together(how, name, results):
 def tied(ranks, how):
     """The largest among many equal ones."""
     out = {}
+    if (
+        how == "latents"
+    ):  # every direction is there four times, twice on each rank; products are whole numbers
+        decoder, x = (
+            torch.eye(6).repeat(4, 1),
+            torch.randint(-2, 5, (40, 6), generator=Seed(9).torch()).float(),
+        )
+        here = ranks.span(24)
+        out["pursued"] = pursued(Pursuit(4), x, decoder[here].clone(), ranks).dense()[:, here]
     for seed in range(6):
         pre = torch.randint(-2, 3, (8, 16), generator=Seed(seed).torch()).float()
         here = ranks.share({"x": pre})["x"][:, ranks.span(16)]
@@ -315,10 +327,10 @@ def folder_of_dictionaries(ranks, out):
     return tensors, {"record": done.record, "fresh": [done.fresh, again.fresh]}
 
 
-def sharded(ranks, folder):
+def sharded(ranks, folder, kinds):
     """Encoding, decoding, saving and loading a dictionary whose latents are dealt."""
     out, about = {}, {}
-    for kind in ("topk", "batchtopk", "transcoder", "gated"):
+    for kind in kinds:
         made = Sharded.fit(dictionary(kind), stream(), ranks)
         path = Path(folder) / f"{kind}.safetensors"
         made.save(path, "model")

@@ -176,7 +176,7 @@ def test_requests_that_make_no_sense_are_refused():
 
 def test_it_finds_more_features_than_there_are_dimensions():
     features = unit(60, 20)
-    x = planted(40_000, 60, 0.03, 0) @ features + 0.5
+    x = planted(20_000, 60, 0.03, 0) @ features + 0.5
     stream = ArrayStream({"x": x + 0.02 * torch.randn(x.shape, generator=generator("noise"))})
     made = Dictionary("x", 60, TopK(3), recipe=Recipe(batch=512, rate=1e-2))
     made.fit(stream.shuffled(Seed(0), epochs=8))

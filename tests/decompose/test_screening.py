@@ -6,7 +6,7 @@ import torch
 from prosect.core.seeds import Seed
 from prosect.decompose import screening
 from prosect.decompose.objectives import BatchTopK, EachTopK, Matryoshka
-from prosect.decompose.screening import products, screened, screened_of_all, worthwhile
+from prosect.decompose.screening import dots, screened, screened_of_all, worthwhile
 
 D, N, K = 24, 1024, 8
 
@@ -48,6 +48,21 @@ def test_near_ties_are_settled_densely_and_exactly():
     found = screened(x, encoder, torch.zeros(N), K)
     assert found.dense == 50
     same(found, x, encoder, torch.zeros(N), K)
+
+
+def test_a_latent_that_rounding_takes_all_it_can_from_is_not_missed():
+    """Every weight of it is just below halfway to the next number in bfloat16, and so is its product.
+
+    257 of them: 257.99 in float32, 256 in bfloat16, as many others have; those found first have 257.75.
+    """
+    encoder = torch.ones(N, 257)
+    encoder[:, 0] = 0.0  # 256, in bfloat16 too
+    encoder[8 : 8 + K, 0] = 1.75  # 257.75; 258 in bfloat16
+    places = (3, 517, 1023)  # of equal ones any may be taken, so there are several
+    encoder[list(places)] = 1 + 0.99 * 2.0**-8
+    found = screened(torch.ones(2, 257), encoder, torch.zeros(N), K)
+    for row in found.indices.tolist():
+        assert set(places) <= set(row)
 
 
 def test_one_latent_of_huge_norm_does_not_spoil_the_others():
@@ -131,7 +146,7 @@ def test_training_chooses_the_same_with_screening_and_without(objective, monkeyp
 def test_products_are_those_written_out():
     x, table = drawn("x", 7, D), drawn("w", N, D)
     indices = torch.stack([torch.randperm(N, generator=Seed(1).torch())[:5] for _ in range(7)])
-    assert torch.allclose(products(indices, x, table), (table[indices] * x[:, None]).sum(dim=-1), atol=1e-5)
+    assert torch.allclose(dots(indices, x, table), (table[indices] * x[:, None]).sum(dim=-1), atol=1e-5)
 
 
 def test_it_is_used_only_where_it_pays(monkeypatch):

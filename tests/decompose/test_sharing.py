@@ -44,7 +44,7 @@ def f1(found, truth):
 @pytest.mark.parametrize("objective", [BatchTopK(1), L1(0.25)], ids=lambda o: o.name)
 def test_relative_norms_tell_shared_from_exclusive_features(objective):
     (a, b), data = planted()
-    made = Dictionary(tuple(data), 3 * EACH, objective, recipe=Recipe(batch=100, rate=2e-2))
+    made = Dictionary(tuple(data), 3 * EACH, objective, recipe=Recipe(batch=200, rate=2e-2))
     made.fit(ArrayStream(data).shuffled(Seed(0), epochs=5))
     shares = relative_norms(made)
     assert torch.allclose(shares.sum(dim=1), torch.ones(3 * EACH))

@@ -2,7 +2,7 @@
 
 The loss and its gradients are written out, because they are dense in the dead latents and zero everywhere else, and
 because its products may then be made in bfloat16 where the processor has units for that: they are a pull on latents
-that do nothing yet, and which of them take part is decided in float32 all the same.
+that do nothing yet. Which of them take part is decided in float32 all the same, unless training is in bfloat16.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from prosect.decompose.kernels import where_positive
+from prosect.decompose.products import PLAIN, Products, summed_in_full
 from prosect.decompose.ranks.dealt import ALONE, Ranks
 from prosect.decompose.screening import available
 
@@ -38,6 +39,7 @@ def auxiliary(
     decoder: Float[Tensor, "dead d"],
     count: int,
     ranks: Ranks = ALONE,
+    products: Products = PLAIN,
 ) -> Auxiliary:
     """How much of what is not explained the dead latents leave, had they fired.
 
@@ -54,12 +56,14 @@ def auxiliary(
         decoder: theirs.
         count: how many of all dead latents may take part at each position.
         ranks: what the work is dealt to.
+        products: in which precision.
     """
-    with torch.no_grad():
-        codes = ranks.kept(torch.addmm(bias, x, encoder.T), count).relu_()
+    with torch.no_grad(), summed_in_full():
+        codes = ranks.kept(products.affine(bias, x, encoder), count).relu_()
         spread = ranks.mean((residual - ranks.mean(residual.mean(dim=0))).square().sum())
         spread = spread.clamp(min=torch.finfo(spread.dtype).tiny)
-        short = encoder.numel() >= LARGE and encoder.device.type == "cpu" and available()
+        large = encoder.numel() >= LARGE and encoder.device.type == "cpu" and available()
+        short = products.short or large
         of, rows, read = (t.bfloat16() if short else t for t in (codes, decoder, x))
         missed = residual - ranks.whole((of @ rows).to(x.dtype))
         back = missed * (-2.0 / spread)

@@ -20,6 +20,7 @@ from prosect.decompose.objective import Objective
 from prosect.decompose.pursuit import Pursuit
 from prosect.decompose.ranks.dealt import ALONE, Ranks
 from prosect.decompose.ranks.firing import firing
+from prosect.decompose.ranks.pursuing import pursued
 
 CHUNK = 2**22
 """Pre-activations held at once."""
@@ -89,7 +90,7 @@ def calibrated(
         weights = replace(weights, threshold=torch.full_like(weights.bias, threshold))
     if isinstance(objective.after, Pursuit):
         left = torch.split(judging - weights.offset, max(1, CHUNK // len(weights.bias)))
-        codes = (objective.after.pursue(rows, weights.decoder) for rows in left)
+        codes = (pursued(objective.after, rows, weights.decoder, ranks) for rows in left)
         fired = float(sum((found.dense() > 0).sum() for found in codes))
     else:
         fired = sum(_fired(objective, pre, weights.threshold, ranks) for pre in parts(judging))

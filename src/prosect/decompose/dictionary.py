@@ -87,8 +87,9 @@ class Dictionary(Exchanged, Fittable):
     Attributes:
         history_: L0, FVU and share of dead latents while it was trained.
         facts_: what is known of its training: ``l0`` on ``positions`` positions after it, ``target_l0``,
-            the ``threshold`` where it was calibrated, whether that was on ``fresh`` activations, and
-            ``scales``, how large activations are at each site written. Empty for weights from elsewhere.
+            the ``threshold`` where it was calibrated, whether that was on ``fresh`` activations,
+            ``scales``, how large activations are at each site written, and ``products``, what made the products of
+            training and in which precision. Empty for weights from elsewhere.
     """
 
     kind: ClassVar[str] = "topk"

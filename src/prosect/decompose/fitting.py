@@ -353,6 +353,7 @@ class _Fit:
                     "L0": quality.l0,
                     "FVU": dict(quality.fvu),
                     "dead": quality.dead,
+                    "products": dictionary.facts_["products"],
                     "measured on": f"{quality.positions:,} positions that it was trained on",
                 }
             )

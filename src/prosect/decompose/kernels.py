@@ -3,7 +3,7 @@
 A dictionary with n latents of which k fire does one dense product for each batch, the pre-activations.
 Everything else is a weighted sum of table rows: decoding sums decoder rows over a position's latents, and
 a weight's gradient sums positions over a latent's firings, which is the same sum with the list of picks
-read the other way. `embedding_bag` does both without ever making a positions × k × width array, each sum in
+read the other way. `Products` make both without ever making a positions × k × width array, each sum in
 a fixed order, so that results repeat to the bit. Where so many latents fire that dense products are cheaper,
 as under an L1 penalty that has just begun to bite, those are used.
 """
@@ -14,9 +14,10 @@ from functools import cached_property
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from prosect.decompose.products import PLAIN, Products
 
 CROWDED = 1 / 16
 """Share of latents picked above which dense products are cheaper."""
@@ -31,19 +32,27 @@ class Picks:
         n: number of positions.
         width: number of latents.
         crowded: whether to multiply densely.
+
+    Attributes:
+        products: what makes sums over them.
     """
+
+    products: Products = PLAIN
 
     def __init__(
         self, rows: Int[Tensor, " m"], latents: Int[Tensor, " m"], n: int, width: int, crowded: bool = False
     ) -> None:
-        self.rows, self.latents, self.n, self.width, self.crowded = rows, latents, n, width, crowded
+        self.rows, self.latents = rows.contiguous(), latents.contiguous()
+        self.n, self.width, self.crowded = n, width, crowded
 
     @classmethod
     def fixed(cls, indices: Int[Tensor, "n k"], width: int) -> Picks:
         """The same number of latents at each position."""
         n, k = indices.shape
-        rows = torch.arange(n, device=indices.device).repeat_interleave(k)
-        return cls(rows, indices.reshape(-1), n, width)
+        every = torch.arange(n, device=indices.device)
+        made = cls(every.repeat_interleave(k), indices.reshape(-1), n, width)
+        made.bags = every * k
+        return made
 
     @classmethod
     def at(cls, places: Int[Tensor, " m"], n: int, width: int) -> Picks:
@@ -61,7 +70,7 @@ class Picks:
         group = torch.bucketize(self.latents, boundaries, right=True)
         count = len(boundaries)
         made = Picks(self.rows * count + group, self.latents, self.n * count, self.width)
-        made.order, made.starts = self.order, self.starts
+        made.order, made.starts, made.products = self.order, self.starts, self.products
         return made
 
     @cached_property
@@ -96,36 +105,35 @@ class Picks:
     ) -> Float[Tensor, "width d"]:
         """For each latent, the sum over positions that picked it of value times the table's row."""
         if self.crowded:
-            return self.dense(values).T @ table
-        return F.embedding_bag(
-            self.rows[self.order],
-            table,
-            self.starts,
-            mode="sum",
-            per_sample_weights=values[self.order].contiguous(),
-        )
+            return self.products.matmul(self.dense(values).T, table)
+        return self.products.over_latents(self, values, table)
 
     def total(self, values: Float[Tensor, " m"]) -> Float[Tensor, " width"]:
         """For each latent, the sum of its values."""
         if self.crowded:
             return self.dense(values).sum(dim=0)
-        return self.over_latents(values, values.new_ones((self.n, 1))).squeeze(1)
+        return self.products.precise.over_latents(self, values, values.new_ones((self.n, 1))).squeeze(1)
 
 
-class _TableGradient(torch.autograd.Function):
-    """Adds the table's gradient to a sum of its rows that was made without it."""
+class _Decoding(torch.autograd.Function):
+    """Sums of table rows; the gradient of a value is a dot product, that of the table a sum of the gradient's rows."""
 
     @staticmethod
-    def forward(ctx: Any, out: Tensor, table: Tensor, values: Tensor, picks: Picks) -> Tensor:
-        ctx.save_for_backward(values)
+    def forward(ctx: Any, values: Tensor, table: Tensor, picks: Picks) -> Tensor:
+        ctx.save_for_backward(values, table)
         ctx.picks = picks
-        return out.view_as(out)
+        return picks.products.over_positions(picks, values, table)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        gradient = gradients[0].contiguous()
-        (values,) = ctx.saved_tensors
-        return gradient, ctx.picks.over_latents(values, gradient), None, None
+        gradient, picks = gradients[0].contiguous(), ctx.picks
+        values, table = ctx.saved_tensors
+        of_values, of_table, _ = ctx.needs_input_grad
+        return (
+            picks.products.dots(picks, gradient, table) if of_values else None,
+            picks.over_latents(values, gradient) if of_table else None,
+            None,
+        )
 
 
 def decode(
@@ -133,13 +141,8 @@ def decode(
 ) -> Float[Tensor, "n d"]:
     """For each position, the sum of its picks' table rows times their values; differentiable in both."""
     if picks.crowded:
-        return picks.dense(values) @ table
-    out = F.embedding_bag(
-        picks.latents, table.detach(), picks.bags, mode="sum", per_sample_weights=values.contiguous()
-    )
-    if not table.requires_grad:
-        return out
-    return _TableGradient.apply(out, table, values.detach(), picks)  # type: ignore[no-untyped-call, no-any-return]
+        return picks.products.matmul(picks.dense(values), table)
+    return _Decoding.apply(values, table, picks)  # type: ignore[no-untyped-call, no-any-return]
 
 
 class _EncoderGradient(torch.autograd.Function):

@@ -23,6 +23,7 @@ from torch import Tensor
 from prosect.core.errors import BadInput
 from prosect.decompose.contract import Codes
 from prosect.decompose.kernels import Picks, decode
+from prosect.decompose.products import PLAIN, Products
 from prosect.decompose.ranks.dealt import ALONE, Ranks
 from prosect.decompose.sparsity import Sparsity
 
@@ -119,11 +120,13 @@ class Objective(ABC):
         name: in `prosect.decompose.objectives.OBJECTIVES`, and in the names of dictionaries.
         auxk: whether AuxK can bring its dead latents back. It cannot where a latent is dead because its
             pre-activations are all negative, for then no gradient reaches it; those are drawn anew.
+        exact: whether latents are chosen by pre-activations in float32, in whatever precision products are made.
         calibrated: whether the threshold is to be found after training, from how many latents should fire.
     """
 
     name: ClassVar[str]
     auxk: ClassVar[bool] = True
+    exact: ClassVar[bool] = False
     calibrated: ClassVar[bool] = False
 
     @property
@@ -170,20 +173,23 @@ class Objective(ABC):
         bias: Float[Tensor, " latents"],
         learned: Mapping[str, Tensor],
         ranks: Ranks = ALONE,
+        products: Products = PLAIN,
     ) -> Chosen:
         """The latents that take part, with their pre-activations; nothing has a gradient."""
-        found = self.screen(x, encoder, bias) if ranks.size == 1 else None
-        if found is not None:
-            return found
-        pre = torch.addmm(bias, x, encoder.T)
-        picks = self.select(pre, learned, ranks)
-        return Chosen(picks, pre.reshape(-1)[picks.places])
+        found = self.screen(x, encoder, bias, products) if ranks.size == 1 else None
+        if found is None:
+            pre = (products.precise if self.exact else products).affine(bias, x, encoder)
+            picks = self.select(pre, learned, ranks)
+            found = Chosen(picks, pre.reshape(-1)[picks.places])
+        found.picks.products = products
+        return found
 
     def screen(
         self,
         x: Float[Tensor, "n reads"],
         encoder: Float[Tensor, "latents reads"],
         bias: Float[Tensor, " latents"],
+        products: Products = PLAIN,
     ) -> Chosen | None:
         """The same without all pre-activations (`prosect.decompose.screening`); None where that is not to be had."""
         return None

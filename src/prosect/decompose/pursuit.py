@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from prosect.core.errors import BadInput, Unsupported
 from prosect.decompose.contract import Codes
+
+
+class Found(NamedTuple):
+    """The latent that a round adds at each position.
+
+    Attributes:
+        fits: how much of its direction there is in what is left.
+        latent: which it is.
+        direction: what it writes, with norm 1.
+        norm: of what it writes.
+    """
+
+    fits: Float[Tensor, " n"]
+    latent: Int[Tensor, " n"]
+    direction: Float[Tensor, "n d"]
+    norm: Float[Tensor, " n"]
+
+
+def alone(found: Found) -> Found:
+    """Where nobody else has latents, what was found is what is taken."""
+    return found
 
 
 @dataclass(frozen=True)
@@ -43,23 +65,33 @@ class Pursuit:
             "matching pursuit on pre-activations", "activations and a decoder", "Dictionary.encode"
         )
 
-    def pursue(self, x: Float[Tensor, "n d"], decoder: Float[Tensor, "latents d"]) -> Codes:
+    def pursue(
+        self,
+        x: Float[Tensor, "n d"],
+        decoder: Float[Tensor, "latents d"],
+        agreed: Callable[[Found], Found] = alone,
+        width: int | None = None,
+    ) -> Codes:
         """The codes of what remains of activations once the offset is taken off.
 
         Args:
             x: activations less the offset.
             decoder: a row for each latent; rows of zeros are never chosen.
+            agreed: what is taken in a round, given the best of these latents; for latents that lie in several places.
+            width: how many latents there are in all; None for those of ``decoder``.
         """
         norms = decoder.norm(dim=1)
         units = decoder / torch.where(norms > 0, norms, 1.0)[:, None]
         residual, indices, values = x.clone(), [], []
         for _ in range(self.k):
             best, chosen = (residual @ units.T).max(dim=1)
-            moved = torch.relu(best)
-            residual -= moved[:, None] * units[chosen]
-            indices.append(chosen)
-            values.append(torch.where(norms[chosen] > 0, moved / norms[chosen], 0.0))
-        return _added(torch.stack(indices, dim=1), torch.stack(values, dim=1), len(decoder))
+            found = agreed(Found(best, chosen, units[chosen], norms[chosen]))
+            moved = torch.relu(found.fits)
+            residual -= moved[:, None] * found.direction
+            indices.append(found.latent)
+            values.append(torch.where(found.norm > 0, moved / found.norm, 0.0))
+        width = len(decoder) if width is None else width
+        return _added(torch.stack(indices, dim=1), torch.stack(values, dim=1), width)
 
 
 def _added(indices: Tensor, values: Tensor, width: int) -> Codes:

@@ -40,6 +40,11 @@ class Recipe:
             end to end.
         calibration_rows: positions on which L0 is measured after training, and before that thresholds are
             found where training leaves them open.
+        precision: what products are made of. In bfloat16 activations, gradients and rows of weights are rounded
+            where they are multiplied; weights, their optimiser's moments, codes and sums are float32 in both, and so
+            is the choice of latents by the kinds that keep the largest.
+        kernels: what makes the sparse products: torch, or Triton's kernels on a CUDA device. auto takes those where
+            they can run.
     """
 
     batch: int = 2048
@@ -57,6 +62,8 @@ class Recipe:
     end_to_end: bool = False
     local: float = 0.0
     downstream: float = 0.0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    kernels: Literal["auto", "torch", "triton"] = "auto"
 
     def __post_init__(self) -> None:
         positive: dict[str, float] = {"batch": self.batch, "start_rows": self.start_rows}
@@ -89,6 +96,10 @@ class Recipe:
                 raise BadInput(f"resampling at {self.resample}", "shares of the training between 0 and 1")
         if self.start not in ("geometric median", "mean"):
             raise BadInput(f"start = {self.start!r}", "'geometric median' or 'mean'")
+        if self.precision not in ("float32", "bfloat16"):
+            raise BadInput(f"precision = {self.precision!r}", "'float32' or 'bfloat16'")
+        if self.kernels not in ("auto", "torch", "triton"):
+            raise BadInput(f"kernels = {self.kernels!r}", "'auto', 'torch' or 'triton'")
 
     def resamples(self, auxk: bool) -> tuple[float, ...]:
         """When dead latents are drawn anew, given whether AuxK can bring them back."""

@@ -16,17 +16,21 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from prosect.core.provenance import bfloat16_units
+from prosect.decompose.kernels import Picks
+from prosect.decompose.products import PLAIN, Products, summed_in_full
 from prosect.decompose.sparsity import GROUP, floor_of_all, largest, some_largest
 
 SPARE = 32
 """Candidates beyond k that are computed in float32."""
 ROUNDOFF = 2.0**-8
-"""Relative error of rounding to bfloat16 is at most half of this; the whole is used."""
+"""Relative error of rounding to bfloat16, at most: half of the distance between 1 and the next number."""
 SUMMING = 2.0**-23
 """Relative error of each addition in float32."""
 SHORT = torch.bfloat16
 COLUMNS = 32
 """What the units multiply at once: a product's inner size is best a multiple of it."""
+CACHED = 512
+"""Rows of the encoder whose rounding is looked at at a time, so that they stay in the processor's cache."""
 ENOUGH = 2**22
 """Entries of an encoder below which a product in float32 is quicker than screening."""
 
@@ -45,15 +49,20 @@ def available() -> bool:
     return bfloat16_units()
 
 
-def worthwhile(encoder: Tensor, k: int) -> bool:
-    """Whether screening is quicker here than one product in float32."""
+def worthwhile(encoder: Tensor, k: int, products: Products = PLAIN) -> bool:
+    """Whether screening is quicker here than one product in float32, or wanted where products are made in bfloat16."""
     latents = len(encoder)
-    large = encoder.numel() >= ENOUGH and latents % GROUP == 0 and latents // GROUP >= 2 * (k + SPARE)
-    return large and encoder.device.type == "cpu" and encoder.dtype == torch.float32 and available()
+    fits = latents % GROUP == 0 and latents // GROUP >= 2 * (k + SPARE) and encoder.dtype == torch.float32
+    large = encoder.numel() >= ENOUGH and encoder.device.type == "cpu"
+    return fits and (products.short or (large and available()))
 
 
 def screened(
-    x: Float[Tensor, "n d"], encoder: Float[Tensor, "latents d"], bias: Float[Tensor, " latents"], k: int
+    x: Float[Tensor, "n d"],
+    encoder: Float[Tensor, "latents d"],
+    bias: Float[Tensor, " latents"],
+    k: int,
+    products: Products = PLAIN,
 ) -> Largest:
     """The ``k`` largest of each row of x · encoderᵀ + bias; as `torch.topk` in float32, but for ties in rounding.
 
@@ -65,11 +74,12 @@ def screened(
         encoder: a row for each latent; their number is a multiple of `GROUP`, and at least 2 · GROUP · (k + SPARE).
         bias: of each latent.
         k: how many.
+        products: what makes those in float32, without rounding whatever it says.
     """
     screen = _products_and_bias(x, encoder, bias)
     candidates = some_largest(screen, k + SPARE)
     floor = screen.gather(1, candidates).amin(dim=1).float()
-    exact = products(candidates, x, encoder) + bias[candidates]
+    exact = dots(candidates, x, encoder, products.precise) + bias[candidates]
     best = exact.topk(k, dim=1, sorted=False)
     indices, values = candidates.gather(1, best.indices), best.values
     error = _errors(x, encoder) + ROUNDOFF * (floor.abs() + bias.abs().amax())
@@ -89,7 +99,11 @@ class OfAll(NamedTuple):
 
 
 def screened_of_all(
-    x: Float[Tensor, "n d"], encoder: Float[Tensor, "latents d"], bias: Float[Tensor, " latents"], count: int
+    x: Float[Tensor, "n d"],
+    encoder: Float[Tensor, "latents d"],
+    bias: Float[Tensor, " latents"],
+    count: int,
+    products: Products = PLAIN,
 ) -> OfAll | None:
     """The ``count`` largest of the whole of x · encoderᵀ + bias, but for ties in rounding; None if it cannot tell.
 
@@ -101,6 +115,7 @@ def screened_of_all(
         encoder: a row for each latent.
         bias: of each latent.
         count: how many.
+        products: what makes those in float32, without rounding whatever it says.
     """
     screen = _products_and_bias(x, encoder, bias)
     floor = floor_of_all(screen, count)
@@ -113,7 +128,8 @@ def screened_of_all(
         return None
     rows = torch.div(near, len(encoder), rounding_mode="floor")
     latents = near - rows * len(encoder)
-    exact = _dots(rows, latents, x, encoder) + bias[latents]
+    picks = Picks(rows, latents, len(x), len(encoder))
+    exact = products.precise.dots(picks, x, encoder) + bias[latents]
     best = exact.topk(count, sorted=False).indices.sort().values
     return OfAll(near[best], exact[best])
 
@@ -121,12 +137,15 @@ def screened_of_all(
 def _errors(x: Tensor, encoder: Tensor) -> Float[Tensor, " n"]:
     """How far from float32 the products of a row may be before they are rounded, at most.
 
-    ‖x - x̃‖ ‖w‖ + ‖x̃‖ ‖w - w̃‖ (Cauchy and Schwarz; tildes are rounded), of which ‖w - w̃‖ is at most half of
-    `ROUNDOFF` times ‖w‖, and what summing in float32 adds.
+    ‖x - x̃‖ ‖w‖ + ‖x̃‖ ‖w - w̃‖ (Cauchy and Schwarz; tildes are rounded), and what summing in float32 adds. Rounding is
+    measured, not bounded: it takes less than half of what it might.
     """
-    near, longest = x.bfloat16(), torch.linalg.vector_norm(encoder, dim=1).amax()
+    near, longest, lost = x.bfloat16(), x.new_zeros(()), x.new_zeros(())
+    for rows in torch.split(encoder, CACHED if encoder.device.type == "cpu" else max(1, len(encoder))):
+        longest = torch.maximum(longest, torch.linalg.vector_norm(rows, dim=1).amax())
+        lost = torch.maximum(lost, torch.linalg.vector_norm(rows - rows.bfloat16(), dim=1).amax())
     length = near.float().norm(dim=1)
-    out: Tensor = longest * ((x - near).norm(dim=1) + length * (ROUNDOFF / 2 + x.shape[1] * SUMMING))
+    out: Tensor = longest * (x - near).norm(dim=1) + length * (lost + longest * x.shape[1] * SUMMING)
     return out
 
 
@@ -137,24 +156,15 @@ def _products_and_bias(x: Tensor, encoder: Tensor, bias: Tensor) -> Tensor:
     left, right = x.new_zeros((n, padded), dtype=SHORT), x.new_zeros((latents, padded), dtype=SHORT)
     left[:, :width], right[:, :width] = x, encoder
     left[:, width], right[:, width] = 1.0, bias
-    return left @ right.T
+    with summed_in_full():
+        return left @ right.T
 
 
-def products(
-    indices: Int[Tensor, "n k"], x: Float[Tensor, "n d"], table: Float[Tensor, "latents d"]
+def dots(
+    indices: Int[Tensor, "n k"],
+    x: Float[Tensor, "n d"],
+    table: Float[Tensor, "latents d"],
+    products: Products = PLAIN,
 ) -> Float[Tensor, "n k"]:
-    """Each row's product with the table rows it names, without gathering them into an n × k × d array.
-
-    That is what a weighted sum of table rows has as the gradient of its weights, so torch has it compiled.
-    """
-    n, k = indices.shape
-    rows = torch.arange(n, device=x.device).repeat_interleave(k)
-    return _dots(rows, indices.reshape(-1), x, table).view(n, k)
-
-
-def _dots(rows: Tensor, latents: Tensor, x: Tensor, table: Tensor) -> Tensor:
-    """The product of a row and a latent for each pair of them; rows ascend."""
-    starts = torch.searchsorted(rows, torch.arange(len(x), device=x.device))
-    dot = torch.ops.aten._embedding_bag_per_sample_weights_backward
-    made: Tensor = dot(x.contiguous(), table, latents, starts, rows, 0, -1)
-    return made
+    """Each row's product with the table rows it names, without gathering them into an n × k × d array."""
+    return products.dots(Picks.fixed(indices, len(table)), x, table).view(indices.shape)

@@ -23,7 +23,7 @@ from prosect.decompose.dictionary import Dictionary
 from prosect.decompose.ranks.checkpoints import keep
 from prosect.decompose.ranks.dealt import ALONE, Ranks
 from prosect.decompose.streams import batches, first
-from prosect.decompose.train import NOTES, asked_of, finished, resumed, steps_over
+from prosect.decompose.train import NOTES, asked_of, finished, resumed, say_products, steps_over
 from prosect.decompose.trainer import Trainer
 
 PAUSE = 60.0
@@ -58,7 +58,7 @@ class Training:
         self.widths = {site: stream.widths[site] for site in needed(dictionary, stream)}
         self.trainer = Trainer(dictionary, self.widths, steps, ranks)
         self.path = None if workspace is None else Path(workspace) / f"{name}.safetensors"
-        self.asked = asked_of(dictionary, stream)
+        self.asked = asked_of(self.trainer, stream)
         self.begun = resumed(self.trainer, self.path, self.asked)
 
     def keep(self) -> None:
@@ -123,6 +123,7 @@ def train_together(
     if every < 1:
         raise BadInput(f"a checkpoint every {every} steps", "at least 1")
     under_way = [Training(n, d, stream, steps, workspace, ranks) for n, d in dictionaries.items()]
+    say_products(*(t.trainer for t in under_way))
     fresh = [t for t in under_way if not t.begun]
     if fresh:  # all start from the same rows, which are read once
         sample = first(stream, max(t.dictionary.recipe.start_rows for t in fresh))

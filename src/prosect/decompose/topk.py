@@ -12,6 +12,7 @@ from torch import Tensor
 
 from prosect.decompose.kernels import Picks, decode
 from prosect.decompose.objective import Chosen, Objective, Outcome, Step, require
+from prosect.decompose.products import PLAIN, Products
 from prosect.decompose.pursuit import Pursuit
 from prosect.decompose.ranks.dealt import ALONE, Ranks
 from prosect.decompose.screening import screened, screened_of_all, worthwhile
@@ -32,6 +33,7 @@ class EachTopK(Objective):
     """
 
     name: ClassVar[str] = "topk"
+    exact: ClassVar[bool] = True
 
     k: int
 
@@ -56,11 +58,12 @@ class EachTopK(Objective):
         x: Float[Tensor, "n reads"],
         encoder: Float[Tensor, "latents reads"],
         bias: Float[Tensor, " latents"],
+        products: Products = PLAIN,
     ) -> Chosen | None:
         """The k largest of each row, found in bfloat16 first."""
-        if not worthwhile(encoder, self.k):
+        if not worthwhile(encoder, self.k, products):
             return None
-        found = screened(x, encoder, bias, self.k)
+        found = screened(x, encoder, bias, self.k, products)
         return Chosen(Picks.fixed(found.indices, len(encoder)), found.values.reshape(-1))
 
 
@@ -96,6 +99,7 @@ class BatchTopK(Objective):
     """
 
     name: ClassVar[str] = "batchtopk"
+    exact: ClassVar[bool] = True
     calibrated: ClassVar[bool] = True
 
     k: int
@@ -127,10 +131,13 @@ class BatchTopK(Objective):
         x: Float[Tensor, "n reads"],
         encoder: Float[Tensor, "latents reads"],
         bias: Float[Tensor, " latents"],
+        products: Products = PLAIN,
     ) -> Chosen | None:
         """The k · n largest of all, found in bfloat16 first."""
         n, latents = len(x), len(encoder)
-        found = screened_of_all(x, encoder, bias, self.k * n) if worthwhile(encoder, self.k) else None
+        if not worthwhile(encoder, self.k, products):
+            return None
+        found = screened_of_all(x, encoder, bias, self.k * n, products)
         if found is None:
             return None
         fires = found.values > 0

@@ -9,11 +9,13 @@ import torch
 
 from prosect.core.canonical import Json, plain
 from prosect.core.errors import BadInput, Conflict, ShapeMismatch, TooLittleData
+from prosect.core.progress import say
 from prosect.core.progress import step as progress_step
 from prosect.decompose.base import needed
 from prosect.decompose.calibrate import calibrated
 from prosect.decompose.contract import ActivationStream
 from prosect.decompose.dictionary import Weights
+from prosect.decompose.products import PLAIN
 from prosect.decompose.ranks.checkpoints import ELSE, found, keep
 from prosect.decompose.ranks.dealt import ALONE, Ranks
 from prosect.decompose.streams import first
@@ -54,8 +56,9 @@ def train(
         raise BadInput(f"a checkpoint every {every} steps", "at least 1")
     trainer = trainer_for(dictionary, stream, ranks)
     steps = trainer.steps
+    say_products(trainer)
     checkpoint = None if workspace is None else Path(workspace) / "checkpoint.safetensors"
-    asked = None if checkpoint is None and ranks.size == 1 else asked_of(dictionary, stream)
+    asked = None if checkpoint is None and ranks.size == 1 else asked_of(trainer, stream)
     if not resumed(trainer, checkpoint, asked):
         trainer.start(stream)
 
@@ -109,9 +112,25 @@ def trainer_for(dictionary: Dictionary, stream: ActivationStream, ranks: Ranks =
     return Trainer(dictionary, {site: stream.widths[site] for site in sites}, steps, ranks)
 
 
-def asked_of(dictionary: Dictionary, stream: ActivationStream) -> Json:
-    """What a checkpoint is for."""
-    return plain({"dictionary": dictionary.asked(), "stream": stream.digest, "positions": len(stream)})
+def asked_of(trainer: Trainer, stream: ActivationStream) -> Json:
+    """What a checkpoint is for, and what made its products: others round otherwise."""
+    return plain(
+        {
+            "dictionary": trainer.dictionary.asked(),
+            "stream": stream.digest,
+            "positions": len(stream),
+            "products": trainer.products.words,
+        }
+    )
+
+
+def say_products(*trainers: Trainer) -> None:
+    """Say what makes the products of trainings, where it is not torch in float32 on a CPU."""
+    for trainer in trainers:
+        made, device = trainer.products, trainer.dictionary.device
+        if made != PLAIN or torch.device(device).type != "cpu":
+            because = f": {made.why}" if made.why else ""
+            say(f"{trainer.dictionary.name} on {device}: products by {made.words}{because}")
 
 
 def resumed(trainer: Trainer, checkpoint: Path | None, asked: Json) -> bool:
@@ -151,5 +170,7 @@ def finished(trainer: Trainer, stream: ActivationStream, fresh: ActivationStream
     sample = first(stream if fresh is None else fresh, dictionary.recipe.calibration_rows).arrays
     x = torch.cat([sample[site].to(trainer.encoder) for site in dictionary.reads], dim=1)
     weights, facts = calibrated(trainer.weights(), trainer.objective, x, trainer.ranks.lasting)
+    made = trainer.products
     facts |= {"fresh": fresh is not None, "scales": trainer.scales()}
+    facts |= {"products": f"{made.words} ({made.why})" if made.why else made.words}
     return Trained(weights, trainer.history, facts)

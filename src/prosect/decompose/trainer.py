@@ -23,6 +23,7 @@ from prosect.decompose.dictionary import Weights
 from prosect.decompose.kernels import picked
 from prosect.decompose.layers import Masks, cross_layer_masks
 from prosect.decompose.objective import Step, mean_square
+from prosect.decompose.products import products_for
 from prosect.decompose.ranks.dealt import ALONE, Ranks
 from prosect.decompose.resampling import redraw
 from prosect.decompose.start import Scaling, on_sphere, scaling
@@ -50,9 +51,11 @@ class Trainer:
     Attributes:
         step: steps done.
         idle: positions since each latent last fired.
+        products: what makes the products of a step, and in which precision; weights are float32 in any.
 
     Raises:
         BadInput: the work cannot be dealt evenly.
+        Unsupported: the recipe asks for kernels that cannot run here.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Trainer:
         ranks.check(dictionary.recipe.batch, dictionary.latents)
         self.dictionary, self.steps, self.step, self.ranks = dictionary, steps, 0, ranks
         self.recipe = recipe = dictionary.recipe
+        self.products = products_for(recipe, dictionary.device)
         self.objective = dictionary.trained_by
         self.reads = {site: widths[site] for site in dictionary.reads}
         self.writes = {site: widths[site] for site in dictionary.writes}
@@ -157,7 +161,8 @@ class Trainer:
         """One step on what is read and what should be written, in standard units."""
         learned = self.parameters()
         with torch.no_grad():
-            picks, values = self.objective.choose(x, self.encoder, self.bias, learned, self.ranks)
+            chosen = self.objective.choose(x, self.encoder, self.bias, learned, self.ranks, self.products)
+            picks, values = chosen
         outcome = self.objective.loss(
             Step(
                 picks=picks,
@@ -197,7 +202,8 @@ class Trainer:
             return
         named, count = (self.encoder, self.bias, self.decoder), min(self.aux_latents, every)
         encoder, bias, decoder = (p.detach()[dead] for p in named)
-        _, *gradients = auxiliary(residual, x, encoder, bias, decoder, count, self.ranks)
+        made = auxiliary(residual, x, encoder, bias, decoder, count, self.ranks, self.products)
+        _, *gradients = made
         for parameter, gradient in zip(named, gradients, strict=True):
             assert parameter.grad is not None  # every loss reaches encoder, bias and decoder
             parameter.grad[dead] += self.recipe.aux * gradient
@@ -218,13 +224,14 @@ class Trainer:
             for parameter, mask in zip((self.encoder, self.decoder, self.skip), self.masks, strict=True):
                 if parameter.grad is not None:
                     parameter.grad *= mask
-        for g, row in zip(torch.split(gradient, CACHED), torch.split(self.decoder, CACHED), strict=True):
+        some = CACHED if gradient.device.type == "cpu" else max(1, len(gradient))
+        for g, row in zip(torch.split(gradient, some), torch.split(self.decoder, some), strict=True):
             g.addcmul_(row, torch.linalg.vecdot(g, row)[:, None], value=-1)
         rate = self.recipe.rate_for(self.dictionary.latents)
         for group in self.optimiser.param_groups:
             group["lr"] = rate * self.recipe.schedule(self.step, self.steps)
         self.optimiser.step()
-        for row in torch.split(self.decoder, CACHED):
+        for row in torch.split(self.decoder, some):
             row /= row.norm(dim=1, keepdim=True)
         self.objective.settle(self.parameters())
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from prosect.core.errors import BadInput
@@ -89,7 +89,7 @@ class Ranks:
         """The sum over all latents, mean over all positions, of what is that over those here."""
         return x
 
-    def whole(self, made: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    def whole(self, made: Shaped[Tensor, "n d"]) -> Shaped[Tensor, "n d"]:
         """What all latents write, where those here write ``made``."""
         return made
 
@@ -110,6 +110,10 @@ class Ranks:
     def leading(self, values: Float[Tensor, " m"], count: int) -> Float[Tensor, " all"]:
         """Numbers that belong to latents: at least the ``count`` largest that all have."""
         return values
+
+    def leads(self, values: Float[Tensor, " n"]) -> Bool[Tensor, " n"]:
+        """Where this rank's number, of latents, is the largest that any has; of equal ones the first rank's."""
+        return torch.ones_like(values, dtype=torch.bool)
 
     def average(self, gradients: Mapping[str, Tensor]) -> None:
         """Make gradients of this rank's loss those of the whole, in place."""
@@ -260,7 +264,7 @@ class Latents(Dealt):
         """All positions are here."""
         return self._sum(x)
 
-    def whole(self, made: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    def whole(self, made: Shaped[Tensor, "n d"]) -> Shaped[Tensor, "n d"]:
         """The sum of what ranks' latents write."""
         return self._sum(made)
 
@@ -292,6 +296,10 @@ class Latents(Dealt):
         own[: len(best)] = best
         every = torch.cat(self.world.gather(own))
         return every[every > -torch.inf]
+
+    def leads(self, values: Float[Tensor, " n"]) -> Bool[Tensor, " n"]:
+        """All ranks' numbers are compared."""
+        return torch.stack(self.world.gather(values)).max(dim=0).indices == self.rank
 
     def average(self, gradients: Mapping[str, Tensor]) -> None:
         """What is not of latents has one gradient on all ranks: their mean keeps it that to the bit."""

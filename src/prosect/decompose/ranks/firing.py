@@ -26,7 +26,7 @@ def firing(
         ranks: what latents are dealt to.
 
     Raises:
-        Unsupported: a sparsity that latents cannot be dealt for, such as matching pursuit.
+        Unsupported: a sparsity that pre-activations do not determine, such as matching pursuit (`pursuing.pursued`).
     """
     n, width = pre.shape
     if isinstance(sparsity, TopK):

@@ -25,8 +25,10 @@ from prosect.decompose.contract import ActivationStream, Codes
 from prosect.decompose.dictionary import CHUNK, Dictionary, Weights
 from prosect.decompose.keep import save_decomposition
 from prosect.decompose.kernels import Picks, decode
+from prosect.decompose.pursuit import Pursuit
 from prosect.decompose.ranks.dealt import Latents
 from prosect.decompose.ranks.firing import firing
+from prosect.decompose.ranks.pursuing import pursued
 
 OF_LATENTS = ("encoder", "bias", "decoder", "threshold")
 """The weights that are dealt; the others are the same on all ranks."""
@@ -163,11 +165,15 @@ class Sharded:
             UnknownName, ShapeMismatch, NotFinite: see `Dictionary.encode`.
         """
         check_inputs(self.name, x, {site: self.widths[site] for site in self.reads})
-        w = self.weights
+        w, pursuit = self.weights, self.asked.sparsity
+        at_once = max(1, CHUNK // len(w.bias))
+        if isinstance(pursuit, Pursuit):
+            left = torch.split(self._read(x) - w.offset, at_once)
+            return Codes.joined([pursued(pursuit, some, w.decoder, self.ranks) for some in left])
         with torch.no_grad():
             rows = self._read(x) - w.centre
             parts = []
-            for some in torch.split(rows, max(1, CHUNK // len(w.bias))):
+            for some in torch.split(rows, at_once):
                 pre = torch.addmm(w.bias, some, w.encoder.T)
                 parts.append(self._joined(*firing(self.asked.sparsity, pre, w.threshold, self.ranks)))
             return Codes.joined(parts)

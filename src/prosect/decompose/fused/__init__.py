@@ -1,0 +1,1 @@
+"""Sparse products on a GPU, by kernels of their own."""
