@@ -67,7 +67,7 @@ def prepare(work: Path) -> None:
     ]
     documents = [*library.documents, *_read(root, tests)[0]]
     is_library = np.arange(len(documents)) < len(library)
-    labels = clusters([d.text for d in documents])
+    labels = clusters([shingles(d.text) for d in documents])
     chance = {
         c: int(digest(["held out", c_digest])[:8], 16) / 16**8
         for c, c_digest in _keys(documents, labels).items()

@@ -14,6 +14,10 @@ from prosect.data.splits import cut, disjoint
 from texts import corpus, prose
 
 
+def clustered(texts):
+    return clusters([shingles(t) for t in texts])
+
+
 @pytest.fixture(scope="module")
 def library():
     return standard_library()
@@ -28,7 +32,7 @@ def test_the_standard_library_is_read_without_tests_or_undecodable_files(library
 
 
 def test_code_pages_are_one_cluster(library):
-    labels = clusters([d.text for d in library.documents])
+    labels = clustered(d.text for d in library.documents)
     pages = {int(labels[i]) for i, d in enumerate(library.documents) if d.name.startswith("encodings/cp125")}
     assert len(pages) == 1
     assert labels.max() + 1 > 0.6 * len(library)  # and not everything is
@@ -37,19 +41,19 @@ def test_code_pages_are_one_cluster(library):
 
 
 def test_copies_cluster_with_their_originals_and_strangers_do_not():
-    labels = clusters([d.text for d in corpus(30, copies=5).documents])
+    labels = clustered(d.text for d in corpus(30, copies=5).documents)
     assert labels[:30].tolist() == list(range(30))
     assert labels[30:].tolist() == [0, 1, 2, 3, 4]
 
 
 def test_a_shared_licence_does_not_make_two_documents_one():
     licence = prose("licence", 60)
-    assert len(set(clusters([f"{licence} {prose(i, 400)}" for i in range(4)]).tolist())) == 4
+    assert len(set(clustered(f"{licence} {prose(i, 400)}" for i in range(4)).tolist())) == 4
 
 
 def test_tiny_documents_are_not_chained_together():
     tiny = ["from x import y", "import sys", "from x import z", "import sys"]
-    labels = clusters(tiny)
+    labels = clustered(tiny)
     assert labels[1] == labels[3]
     assert len(set(labels.tolist())) == 3
 
@@ -59,7 +63,7 @@ def test_tiny_documents_are_not_chained_together():
 def test_clusters_do_not_depend_on_the_order_of_documents(seed):
     texts = [d.text for d in corpus(12, copies=4).documents]
     order = np.random.default_rng(seed).permutation(len(texts))
-    one, two = clusters(texts), clusters([texts[i] for i in order])
+    one, two = clustered(texts), clustered(texts[i] for i in order)
     same_one = one[order][:, None] == one[order][None]
     assert np.array_equal(same_one, two[:, None] == two[None])
 

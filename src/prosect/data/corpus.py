@@ -8,6 +8,7 @@ left out, and counted.
 from __future__ import annotations
 
 import json
+import os
 import sysconfig
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -75,12 +76,7 @@ def standard_library(root: Path | None = None) -> Corpus:
         TooLittleData: this Python carries no source.
     """
     root = root or Path(sysconfig.get_paths()["stdlib"])
-    paths = [
-        p
-        for p in sorted(root.rglob("*.py"))
-        if not LEFT_OUT.intersection(p.relative_to(root).parts) and not p.name.startswith("_sysconfigdata")
-    ]
-    documents, skipped = _read(root, paths)
+    documents, skipped = _read(root, _sources(root))
     if len(documents) < 50:
         raise TooLittleData(
             f"{len(documents)} source files of the standard library",
@@ -88,6 +84,15 @@ def standard_library(root: Path | None = None) -> Corpus:
             "--text with a folder of texts",
         )
     return Corpus("python-standard-library", documents, skipped)
+
+
+def _sources(root: Path) -> Iterator[Path]:
+    """Python files, without walking what is left out, which is most of what lies there."""
+    for folder, inner, names in os.walk(root):
+        inner[:] = [name for name in inner if name not in LEFT_OUT]
+        yield from (
+            Path(folder, n) for n in names if n.endswith(".py") and not n.startswith("_sysconfigdata")
+        )
 
 
 def text_files(path: Path) -> Corpus:

@@ -28,13 +28,9 @@ WORD = re.compile(r"\w+|[^\w\s]")
 
 def shingles(text: str) -> UInt64[np.ndarray, " kept"]:
     """The kept hashes of a text's runs of five words, sorted, each once; short texts are one run."""
-    cache: dict[str, int] = {}
     words = WORD.findall(text)
-    ids = np.fromiter(
-        (cache.get(w) or cache.setdefault(w, zlib.crc32(w.encode()) + 1) for w in words),
-        dtype=np.uint64,
-        count=len(words),
-    )
+    known = {w: zlib.crc32(w.encode()) + 1 for w in set(words)}
+    ids = np.fromiter(map(known.__getitem__, words), dtype=np.uint64, count=len(words))
     if len(ids) < RUN:
         return np.array([zlib.crc32(" ".join(words).encode())], dtype=np.uint64)
     mixed = np.zeros(len(ids) - RUN + 1, dtype=np.uint64)
@@ -47,14 +43,17 @@ def shingles(text: str) -> UInt64[np.ndarray, " kept"]:
     return np.unique(kept if len(kept) else mixed[:1])
 
 
-def clusters(texts: Sequence[str]) -> Int[np.ndarray, " documents"]:
-    """The number of the near-duplicate cluster of each text; clusters are numbered by first occurrence."""
+def clusters(sets: Sequence[UInt64[np.ndarray, " _"]]) -> Int[np.ndarray, " documents"]:
+    """The number of the near-duplicate cluster of each text; clusters are numbered by first occurrence.
+
+    Args:
+        sets: the `shingles` of each text.
+    """
     from scipy.sparse import csr_matrix
     from scipy.sparse.csgraph import connected_components
 
-    if not texts:
+    if not sets:
         return np.zeros(0, dtype=np.int64)
-    sets = [shingles(t) for t in texts]
     sizes = np.array([len(s) for s in sets])
     _, columns = np.unique(np.concatenate(sets), return_inverse=True)
     rows = np.repeat(np.arange(len(sets)), sizes)

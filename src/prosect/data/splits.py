@@ -15,7 +15,7 @@ from jaxtyping import UInt64
 
 from prosect.core.canonical import digest
 from prosect.core.errors import BadInput, TooLittleData
-from prosect.data.corpus import Corpus, Document
+from prosect.data.corpus import Corpus
 from prosect.data.duplicates import clusters, shingles
 
 SKETCH_KEPT = 64
@@ -89,18 +89,20 @@ def cut(
             f"folds={folds}, explore={explore}, sealed={sealed}",
             "at least one fold, and shares that leave something to validate",
         )
-    labels = clusters([d.text for d in corpus.documents])
+    sets = [shingles(d.text) for d in corpus.documents]
+    labels = clusters(sets)
     marked = set(trained)
 
-    def known(document: Document) -> bool:
+    def known(i: int) -> bool:
+        document = corpus.documents[i]
         names = (document.name, document.digest, document.digest[:16])
-        return bool(marked.intersection(names)) or (sketch is not None and _sketched(document.text, sketch))
+        return bool(marked.intersection(names)) or (sketch is not None and _sketched(sets[i], sketch))
 
     members: dict[int, list[int]] = {}
     for i, label in enumerate(labels.tolist()):
         members.setdefault(label, []).append(i)
     keys = {c: digest(sorted(corpus.documents[i].digest for i in m)) for c, m in members.items()}
-    seen = {c for c, m in members.items() if any(known(corpus.documents[i]) for i in m)}
+    seen = {c for c, m in members.items() if any(known(i) for i in m)}
     free = sorted((c for c in members if c not in seen), key=lambda c: keys[c])
     # trained text is explored anyway, so less of the rest needs to be
     own = max(0.1, explore - len(seen) / max(len(members), 1)) if seen else explore
@@ -141,9 +143,8 @@ def cut(
     )
 
 
-def _sketched(text: str, sketch: UInt64[np.ndarray, " kept"]) -> bool:
-    """Whether a text is, by half or more, training text."""
-    own = shingles(text)
+def _sketched(own: UInt64[np.ndarray, " own"], sketch: UInt64[np.ndarray, " kept"]) -> bool:
+    """Whether a text of those shingles is, by half or more, training text."""
     kept = own[own % np.uint64(SKETCH_KEPT) == 0]
     return int(np.isin(kept, sketch).sum()) >= max(SKETCHED, 0.5 * len(kept))
 
