@@ -10,6 +10,15 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
 sys.path.insert(0, str(Path(__file__).parent))
 
+import rationed  # noqa: E402  # it lies beside this file
+
+rationed.begin()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    rationed.calls.clear()
+
 
 @pytest.fixture(autouse=True)
 def _home(tmp_path_factory, monkeypatch):

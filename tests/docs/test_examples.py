@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -28,6 +29,8 @@ for line in sys.stdin:
     sys.stdout.flush()
     print(code, file=answers, flush=True)
 """
+RUN = [["run", "induction"], ["run", "induction", "--quiet"]]
+"""Commands of several pages that make the same run, which is made once."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class Shell:
     """Runs the commands of all pages in one process of their own, so that they import what they need once."""
 
     def __init__(self, folder: Path) -> None:
-        self.log = folder / "shell.log"
+        self.log, self.runs = folder / "shell.log", dict[str, Path]()
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-W", "error", "-c", SHELL],
@@ -84,6 +87,17 @@ class Shell:
         self.process.stdin.write(json.dumps([str(folder), words]) + "\n")
         self.process.stdin.flush()
         return self.process.stdout.readline().strip()
+
+    def begun(self, folder: Path, words: list[str]) -> None:
+        """Put a run that an earlier page made where the same command will find it finished."""
+        run = Path("runs") / words[1]
+        if words in RUN and run.name in self.runs and not (folder / run).exists():
+            shutil.copytree(self.runs[run.name], folder / run)
+
+    def ended(self, folder: Path, words: list[str]) -> None:
+        """Remember where a page made a run."""
+        if words in RUN:
+            self.runs.setdefault(words[1], folder / "runs" / words[1])
 
     def close(self) -> None:
         self.process.stdin.close()
@@ -126,7 +140,9 @@ def test_examples_run(page, tmp_path, monkeypatch, shell):
             continue
         for words, code in commands(example.body):
             assert words[0] == "prosect", f"{page.name}:{example.line}: {words[0]} is not run here"
+            shell().begun(tmp_path, words[1:])
             got = shell().run(tmp_path, words[1:])
+            shell().ended(tmp_path, words[1:])
             assert got == str(code), f"{shlex.join(words)} gave {got}: {shell().log.read_text()[-2000:]}"
 
 
