@@ -10,7 +10,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
 sys.path.insert(0, str(Path(__file__).parent))
 
-import rationed  # noqa: E402  # it lies beside this file
+import rationed  # it lies beside this file
 
 rationed.begin()
 
