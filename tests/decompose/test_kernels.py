@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from prosect.core.seeds import Seed
 from prosect.decompose.dictionary import Dictionary
-from prosect.decompose.kernels import Picks, decode, of_latents, picked
+from prosect.decompose.kernels import CROWDED, Every, Picks, decode, of_latents, picked
 from prosect.decompose.recipe import Recipe
 from prosect.decompose.sparsity import GROUP, TopK, largest, largest_of_all
 from prosect.decompose.streams import ArrayStream
@@ -103,6 +103,29 @@ def test_of_latents_is_indexing_with_its_gradient():
     plain = parameter.detach().clone().requires_grad_()
     (plain[torch.tensor([0, 4, 1, 2, 4])] * given).sum().backward()
     assert torch.allclose(parameter.grad, plain.grad)
+
+
+@given(n=st.integers(1, 12), width=st.integers(1, 9), share=st.floats(0, 1), seed=st.integers(0, 500))
+@settings(max_examples=40, deadline=None)
+def test_where_many_are_chosen_all_are_picked_and_what_is_not_chosen_changes_nothing(n, width, share, seed):
+    generator = Seed(seed).torch()
+    chosen = torch.rand(n, width, generator=generator) < share
+    pre = torch.randn(n, width, generator=generator, dtype=torch.float64)
+    table = torch.randn(width, 3, generator=generator, dtype=torch.float64)
+    given = torch.randn(n, 3, generator=generator, dtype=torch.float64)
+    few = Picks.at(chosen.reshape(-1).nonzero().squeeze(1), n, width)
+    picks = Picks.where(chosen)
+    assert isinstance(picks, Every) == (int(chosen.sum()) > CROWDED * n * width)
+    found = []
+    for some in (picks, few):
+        parameter = torch.linspace(-1, 1, width, dtype=torch.float64).requires_grad_()
+        values = some.among(pre * chosen) * of_latents(parameter, some)
+        made = decode(some, values, table)
+        (made * given).sum().backward()
+        found.append((made.detach(), parameter.grad, some.total(values.detach()), some.fired(values).double()))
+        assert torch.equal(some.rows * width + some.latents, some.places)
+    for a, b in zip(*found, strict=True):
+        assert torch.allclose(a, b)
 
 
 @given(n=st.integers(1, 12), width=st.integers(1, 9), d=st.integers(1, 5), seed=st.integers(0, 500))

@@ -75,7 +75,7 @@ class JumpReLU(Objective):
     ) -> Picks:
         """Those above the threshold, and those so little below that they bear on its gradient."""
         near = pre > learned["threshold"] - self.bandwidth / 2
-        return Picks.at(near.reshape(-1).nonzero().squeeze(1), *pre.shape)
+        return Picks.where(near)
 
     def fire(self, step: Step) -> Float[Tensor, " m"]:
         """The pre-activations above their threshold."""

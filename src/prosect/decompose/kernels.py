@@ -5,7 +5,7 @@ Everything else is a weighted sum of table rows: decoding sums decoder rows over
 a weight's gradient sums positions over a latent's firings, which is the same sum with the list of picks
 read the other way. `Products` make both without ever making a positions × k × width array, each sum in
 a fixed order, so that results repeat to the bit. Where so many latents fire that dense products are cheaper,
-as under an L1 penalty that has just begun to bite, those are used.
+as under an L1 penalty that has just begun to bite, those are used, and no list is made of what fires.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from prosect.decompose.products import PLAIN, Products
@@ -60,6 +60,14 @@ class Picks:
         rows = torch.div(places, width, rounding_mode="floor")
         return cls(rows, places - rows * width, n, width, len(places) > CROWDED * n * width)
 
+    @classmethod
+    def where(cls, chosen: Bool[Tensor, "n width"]) -> Picks:
+        """Those chosen; where they crowd, every latent, so whoever asks must give those not chosen a code of 0."""
+        n, width = chosen.shape
+        if int(chosen.count_nonzero()) > CROWDED * chosen.numel():
+            return Every(n, width, chosen.device)
+        return cls.at(chosen.reshape(-1).nonzero().squeeze(1), n, width)
+
     def grouped(self, boundaries: Int[Tensor, " groups"]) -> Picks:
         """The same picks with each position split in groups of latents, numbered position × groups + group.
 
@@ -95,6 +103,18 @@ class Picks:
         counts = torch.bincount(self.latents, minlength=self.width)
         return counts.cumsum(0) - counts
 
+    def among(self, pre: Float[Tensor, "n width"]) -> Float[Tensor, " m"]:
+        """The picks' entries of an array of all."""
+        return pre.reshape(-1)[self.places]
+
+    def spread(self, parameter: Float[Tensor, " width"]) -> Float[Tensor, " m"]:
+        """For each pick, the number that belongs to its latent."""
+        return parameter[self.latents]
+
+    def fired(self, values: Float[Tensor, " m"]) -> Bool[Tensor, " width"]:
+        """Whether each latent has a value above 0."""
+        return torch.bincount(self.latents, (values > 0).double(), self.width) > 0
+
     def dense(self, values: Float[Tensor, " m"]) -> Float[Tensor, "n width"]:
         """The values at their places, zero elsewhere."""
         empty = values.new_zeros(self.n * self.width)
@@ -113,6 +133,50 @@ class Picks:
         if self.crowded:
             return self.dense(values).sum(dim=0)
         return self.products.precise.over_latents(self, values, values.new_ones((self.n, 1))).squeeze(1)
+
+
+class Every(Picks):
+    """Every latent at every position, in order: what is of its picks is an array of all, laid flat.
+
+    Args:
+        n: number of positions.
+        width: number of latents.
+        device: where lists of them would be.
+    """
+
+    def __init__(self, n: int, width: int, device: torch.device) -> None:
+        self.n, self.width, self.crowded, self.device = n, width, True, device
+
+    @cached_property
+    def places(self) -> Int[Tensor, " m"]:
+        """All of them."""
+        return torch.arange(self.n * self.width, device=self.device)
+
+    @cached_property
+    def rows(self) -> Int[Tensor, " m"]:  # type: ignore[override]
+        """Position of each pick; nothing dense needs it."""
+        return torch.div(self.places, self.width, rounding_mode="floor")
+
+    @cached_property
+    def latents(self) -> Int[Tensor, " m"]:  # type: ignore[override]
+        """Latent of each pick; nothing dense needs it."""
+        return self.places % self.width
+
+    def among(self, pre: Float[Tensor, "n width"]) -> Float[Tensor, " m"]:
+        """The array itself."""
+        return pre.reshape(-1)
+
+    def spread(self, parameter: Float[Tensor, " width"]) -> Float[Tensor, " m"]:
+        """The numbers of all latents, over and over."""
+        return parameter.expand(self.n, -1).reshape(-1)
+
+    def fired(self, values: Float[Tensor, " m"]) -> Bool[Tensor, " width"]:
+        """Whether each latent has a value above 0."""
+        return self.dense(values).amax(dim=0) > 0
+
+    def dense(self, values: Float[Tensor, " m"]) -> Float[Tensor, "n width"]:
+        """The values, a row for each position."""
+        return values.view(self.n, self.width)
 
 
 class _Decoding(torch.autograd.Function):
@@ -152,7 +216,7 @@ class _EncoderGradient(torch.autograd.Function):
     def forward(ctx: Any, picked: Tensor, encoder: Tensor, bias: Tensor, x: Tensor, picks: Picks) -> Tensor:
         ctx.save_for_backward(x)
         ctx.picks = picks
-        return picked.clone()
+        return picked.view_as(picked)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -186,7 +250,7 @@ class _LatentGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, parameter: Tensor, picks: Picks) -> Tensor:
         ctx.picks = picks
-        return parameter[picks.latents]
+        return picks.spread(parameter)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:

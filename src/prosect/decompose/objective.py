@@ -164,7 +164,7 @@ class Objective(ABC):
     def select(
         self, pre: Float[Tensor, "n latents"], learned: Mapping[str, Tensor], ranks: Ranks = ALONE
     ) -> Picks:
-        """The latents that fire, and any others that should receive a gradient; those that are here."""
+        """The latents that fire, any others that should receive a gradient, and maybe more; those that are here."""
 
     def choose(
         self,
@@ -180,7 +180,7 @@ class Objective(ABC):
         if found is None:
             pre = (products.precise if self.exact else products).affine(bias, x, encoder)
             picks = self.select(pre, learned, ranks)
-            found = Chosen(picks, pre.reshape(-1)[picks.places])
+            found = Chosen(picks, picks.among(pre))
         found.picks.products = products
         return found
 

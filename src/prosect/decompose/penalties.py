@@ -68,7 +68,7 @@ class L1(Objective):
         self, pre: Float[Tensor, "n latents"], learned: Mapping[str, Tensor], ranks: Ranks = ALONE
     ) -> Picks:
         """Those above 0."""
-        return Picks.at((pre.reshape(-1) > 0).nonzero().squeeze(1), *pre.shape)
+        return Picks.where(pre > 0)
 
     def power_at(self, progress: float) -> float:
         """The power in force at a share of the training."""
@@ -114,7 +114,7 @@ class Gated(L1):
 
     def loss(self, step: Step) -> Outcome:
         """The error, the penalty on the gates, and the error that the gates alone would leave."""
-        picks, gate = step.picks, step.values  # positive, all of them
+        picks, gate = step.picks, torch.relu(step.values)
         codes = self._magnitudes(step, gate)
         residual = step.target - step.made(codes)
         alone = step.ranks.whole(decode(picks, gate, step.decoder.detach())) + step.offset.detach()
@@ -126,9 +126,8 @@ class Gated(L1):
     def _magnitudes(self, step: Step, gate: Tensor) -> Tensor:
         learned, picks = step.learned, step.picks
         scale = of_latents(learned["log_scale"].exp(), picks)
-        return torch.relu(
-            scale * (gate - of_latents(learned["bias"], picks)) + of_latents(learned["magnitude"], picks)
-        )
+        size = scale * (gate - of_latents(learned["bias"], picks)) + of_latents(learned["magnitude"], picks)
+        return torch.relu(torch.where(gate > 0, size, 0.0))
 
     def fold(
         self,

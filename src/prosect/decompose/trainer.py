@@ -186,9 +186,9 @@ class Trainer:
         self._revive(x, missing.detach())
         with torch.no_grad():
             self._descend()
-            fired = torch.bincount(picks.latents, (codes > 0).double(), len(self.idle)).double()  # if none
+            fired = self.ranks.mean(picks.fired(codes).double())
             self.idle += self.ranks.positions(len(x))
-            self.idle[self.ranks.mean(fired) > 0] = 0
+            self.idle[fired > 0] = 0
             self.step += 1
             if self.step in self.resample_at:
                 self._resample(self.ranks.gathered(x), self.ranks.gathered(missing))
@@ -266,7 +266,7 @@ class Trainer:
         ranks = self.ranks
         spread = ranks.mean((y - ranks.mean(y.mean(dim=0))).square().sum(dtype=torch.float64))
         fvu = float(ranks.mean(residual.square().sum(dtype=torch.float64)) / spread)
-        l0 = float(ranks.total((codes > 0).double().sum())) / len(y)
+        l0 = float(ranks.total((codes > 0).count_nonzero().double())) / len(y)
         dead = float(ranks.total((self.idle >= self.dead_after).double().sum())) / self.dictionary.latents
         if float(ranks.total((~torch.isfinite(residual)).double().sum())) > 0:
             raise NotFinite(
