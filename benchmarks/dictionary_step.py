@@ -7,7 +7,7 @@ large size is 1.5 products on a processor that multiplies bfloat16, and 2.2 on o
     python benchmarks/dictionary_step.py [--json FILE] [--pairs 30] [--large] [--peer]
     python benchmarks/dictionary_step.py --gpu [--json FILE] [--pairs 30] [--profile]
 
-``--peer`` puts a step of SAELens' own trainer beside ours, on the same batches, in the environment of `formats.py`.
+``--peer`` puts steps of SAELens' own trainer beside ours, on the same batches, in the environment of `formats.py`.
 ``--gpu`` measures tokens a second on a CUDA device instead (`gpu_step.py`), at d=768 n=24,576 k=32 in bfloat16.
 """
 
@@ -26,7 +26,7 @@ from figures import Figure, report
 from prosect.core.allocation import keep_freed_memory
 from prosect.core.seeds import Seed
 from prosect.decompose.dictionary import Dictionary
-from prosect.decompose.objectives import BatchTopK, Matryoshka, Objective
+from prosect.decompose.objectives import L1, BatchTopK, Gated, JumpReLU, Matryoshka, Objective
 from prosect.decompose.recipe import Recipe
 from prosect.decompose.screening import available
 from prosect.decompose.sparsity import TopK
@@ -79,17 +79,29 @@ def cost(width: int, latents: int, k: int, pairs: int, dead: float) -> tuple[flo
     return median(steps[3:]), median(products[3:])
 
 
-def beside_saelens(width: int, latents: int, k: int, pairs: int, dead: float) -> tuple[float, float]:
-    """Seconds of a step of SAELens' TopK trainer with its defaults, and of ours.
+def beside_saelens(
+    kind: str, width: int, latents: int, k: int, pairs: int, dead: float
+) -> tuple[float, float]:
+    """Seconds of a step of SAELens' trainer of a kind, with its defaults, and of ours.
 
-    Its sparse activations are an option that stops with an error where latents are dead (6.54.12, torch 2.13).
+    TopK's sparse activations are an option there that stops with an error where latents are dead (6.54.12, torch
+    2.13). On random activations half of all latents fire under L1, JumpReLU and Gated, as they do when a training begins.
     """
-    from sae_lens import TopKTrainingSAE, TopKTrainingSAEConfig
+    from sae_lens import saes
     from sae_lens.config import LoggingConfig, SAETrainerConfig
     from sae_lens.training.sae_trainer import SAETrainer
 
+    own_kinds: dict[str, tuple[TopK | Objective, str, dict[str, float]]] = {
+        "topk": (TopK(k), "TopK", {"k": k}),
+        "l1": (L1(), "Standard", {"l1_coefficient": 1.0}),
+        "jumprelu": (JumpReLU(target_l0=float(k)), "JumpReLU", {}),
+        "gated": (Gated(), "Gated", {"l1_coefficient": 1.0}),
+    }
+    objective, name, more = own_kinds[kind]
     x = torch.randn(BATCH, width, generator=Seed(0).torch())
-    config = TopKTrainingSAEConfig(d_in=width, d_sae=latents, k=k, dtype="float32", device="cpu")
+    config = getattr(saes, f"{name}TrainingSAEConfig")(
+        d_in=width, d_sae=latents, dtype="float32", device="cpu", **more
+    )
     theirs = SAETrainer(
         SAETrainerConfig(
             total_training_samples=10**6 * BATCH,
@@ -97,10 +109,10 @@ def beside_saelens(width: int, latents: int, k: int, pairs: int, dead: float) ->
             lr_end=3e-4,
             logger=LoggingConfig(log_to_wandb=False),
         ),
-        TopKTrainingSAE(config),
+        getattr(saes, f"{name}TrainingSAE")(config),
         iter([]),
     )
-    trainer, count = started(TopK(k), x, latents), int(dead * latents)
+    trainer, count = started(objective, x, latents), int(dead * latents)
 
     def peer() -> None:
         theirs.n_forward_passes_since_fired.zero_()
@@ -153,10 +165,15 @@ def main() -> int:
                 Figure(f"step, d={width} n={latents} k={k}: {name} over topk", ratio, "times", "<= 1.5")
             )
     for dead in (0.0, 0.0099, 0.1) if asked.peer else ():
-        peer, own = beside_saelens(768, 12_288, 32, max(3, asked.pairs // 5), dead)
+        peer, own = beside_saelens("topk", 768, 12_288, 32, max(3, asked.pairs // 5), dead)
         name = f"step, d=768 n=12288 k=32, {dead:.0%} dead: SAELens"
         figures.append(Figure(name, 1e3 * peer, "ms"))
         figures.append(Figure(f"{name} over ours", peer / own, "times", ">= 6"))
+    for width, latents in ((256, 1024), (768, 12_288)) if asked.peer else ():
+        for kind in ("l1", "jumprelu", "gated"):
+            peer, own = beside_saelens(kind, width, latents, 32, max(3, asked.pairs // 5), 0.0)
+            name = f"step, d={width} n={latents}: SAELens' {kind} over ours"
+            figures.append(Figure(name, peer / own, "times", "" if kind == "gated" else ">= 1"))
     return 0 if report(figures, asked.json) else 1
 
 

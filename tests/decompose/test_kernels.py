@@ -122,7 +122,9 @@ def test_where_many_are_chosen_all_are_picked_and_what_is_not_chosen_changes_not
         values = some.among(pre * chosen) * of_latents(parameter, some)
         made = decode(some, values, table)
         (made * given).sum().backward()
-        found.append((made.detach(), parameter.grad, some.total(values.detach()), some.fired(values).double()))
+        found.append(
+            (made.detach(), parameter.grad, some.total(values.detach()), some.fired(values).double())
+        )
         assert torch.equal(some.rows * width + some.latents, some.places)
     for a, b in zip(*found, strict=True):
         assert torch.allclose(a, b)

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from prosect.decompose.kernels import Picks, of_latents
-from prosect.decompose.objective import Folded, Objective, Step, require
+from prosect.decompose.kernels import Picks
+from prosect.decompose.objective import Folded, Objective, Outcome, Step, require
 from prosect.decompose.ranks.dealt import ALONE, Ranks
 from prosect.decompose.sparsity import Sparsity, Threshold
 
@@ -77,20 +77,17 @@ class JumpReLU(Objective):
         near = pre > learned["threshold"] - self.bandwidth / 2
         return Picks.where(near)
 
-    def fire(self, step: Step) -> Float[Tensor, " m"]:
-        """The pre-activations above their threshold."""
-        threshold = of_latents(step.learned["threshold"], step.picks)
-        return _Jump.apply(step.values, threshold, self.bandwidth)  # type: ignore[no-untyped-call, no-any-return]
-
-    def penalty(self, step: Step, codes: Float[Tensor, " m"]) -> Float[Tensor, ""]:
-        """The price of how many fire."""
-        threshold = of_latents(step.learned["threshold"], step.picks)
-        fired = _Above.apply(step.values.detach(), threshold, self.bandwidth)  # type: ignore[no-untyped-call]
-        l0: Tensor = step.ranks.total(fired.sum() / step.picks.n)
+    def loss(self, step: Step) -> Outcome:
+        """The error, and the price of how many fire."""
+        codes, fired = _Jump.apply(  # type: ignore[no-untyped-call]
+            step.values, step.learned["threshold"], step.picks, self.bandwidth
+        )
+        residual = step.target - step.made(codes)
+        l0: Tensor = step.ranks.total(fired / step.picks.n)
         warm = min(1.0, step.progress / self.warmup) if self.warmup else 1.0
         if self.target_l0 is not None:
             l0 = (l0 / self.target_l0 - 1).square()
-        return warm * self.price * l0
+        return Outcome(codes, residual, step.error(residual) + warm * self.price * l0)
 
     def settle(self, learned: Mapping[str, Tensor]) -> None:
         """No threshold falls below 0."""
@@ -107,34 +104,30 @@ class JumpReLU(Objective):
 
 
 class _Jump(torch.autograd.Function):
-    """π · 1[π > θ]."""
+    """π · 1[π > θ] of all picks, and how many are above; a few rows at a time, which a processor's cache can hold."""
 
     @staticmethod
-    def forward(ctx: Any, pre: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
+    def forward(
+        ctx: Any, pre: Tensor, threshold: Tensor, picks: Picks, bandwidth: float
+    ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(pre, threshold)
-        ctx.bandwidth = bandwidth
-        return torch.where(pre > threshold, pre, 0.0)
+        ctx.picks, ctx.bandwidth = picks, bandwidth
+        codes, fired, level = torch.empty_like(pre), pre.new_zeros(()), picks.across(threshold)
+        for some, out in zip(picks.blocks(pre), picks.blocks(codes), strict=True):
+            above = some > level
+            torch.mul(some, above, out=out)
+            fired += above.count_nonzero()
+        return codes, fired
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        pre, threshold = ctx.saved_tensors
-        (gradient,) = gradients
-        near = ((pre - threshold).abs() < ctx.bandwidth / 2).to(gradient)
-        return gradient * (pre > threshold), -gradient * near * threshold / ctx.bandwidth, None
-
-
-class _Above(torch.autograd.Function):
-    """1[π > θ]."""
-
-    @staticmethod
-    def forward(ctx: Any, pre: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
-        ctx.save_for_backward(pre, threshold)
-        ctx.bandwidth = bandwidth
-        return (pre > threshold).to(pre)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        pre, threshold = ctx.saved_tensors
-        (gradient,) = gradients
-        near = ((pre - threshold).abs() < ctx.bandwidth / 2).to(gradient)
-        return None, -gradient * near / ctx.bandwidth, None
+        (pre, threshold), picks = ctx.saved_tensors, ctx.picks
+        of_codes, of_fired = gradients
+        level = picks.across(threshold)
+        of_pre, of_level = torch.empty_like(pre), torch.zeros_like(level)
+        blocks = (picks.blocks(pre), picks.blocks(of_codes.contiguous()), picks.blocks(of_pre))
+        for some, given, out in zip(*blocks, strict=True):
+            torch.mul(given, some > level, out=out)
+            near = (some - level).abs_() < ctx.bandwidth / 2
+            of_level -= (torch.addcmul(of_fired, given, level) * near).sum(dim=0)
+        return of_pre, picks.added(of_level / ctx.bandwidth), None, None

@@ -22,6 +22,9 @@ from prosect.decompose.products import PLAIN, Products
 CROWDED = 1 / 16
 """Share of latents picked above which dense products are cheaper."""
 
+BLOCK = 2**16
+"""Values that work on all latents takes at a time."""
+
 
 class Picks:
     """Which latents each position picked, and the same list sorted by latent.
@@ -111,6 +114,18 @@ class Picks:
         """For each pick, the number that belongs to its latent."""
         return parameter[self.latents]
 
+    def blocks(self, values: Float[Tensor, " m"]) -> tuple[Float[Tensor, "rows across"], ...]:
+        """Views of the values, a few rows at a time, for work that goes element by element."""
+        return (values.view(1, -1),)
+
+    def across(self, parameter: Float[Tensor, " width"]) -> Float[Tensor, " across"]:
+        """What belongs to the latents, as wide as a block."""
+        return self.spread(parameter)
+
+    def added(self, across: Float[Tensor, " across"]) -> Float[Tensor, " width"]:
+        """For each latent, the sum of what is across a block: the gradient of `across`."""
+        return self.total(across)
+
     def fired(self, values: Float[Tensor, " m"]) -> Bool[Tensor, " width"]:
         """Whether each latent has a value above 0."""
         return torch.bincount(self.latents, (values > 0).double(), self.width) > 0
@@ -169,6 +184,18 @@ class Every(Picks):
     def spread(self, parameter: Float[Tensor, " width"]) -> Float[Tensor, " m"]:
         """The numbers of all latents, over and over."""
         return parameter.expand(self.n, -1).reshape(-1)
+
+    def blocks(self, values: Float[Tensor, " m"]) -> tuple[Float[Tensor, "rows across"], ...]:
+        """Rows of positions."""
+        return torch.split(self.dense(values), max(1, BLOCK // self.width))
+
+    def across(self, parameter: Float[Tensor, " width"]) -> Float[Tensor, " across"]:
+        """The numbers of all latents."""
+        return parameter
+
+    def added(self, across: Float[Tensor, " across"]) -> Float[Tensor, " width"]:
+        """The same: blocks are as wide as the latents are many."""
+        return across
 
     def fired(self, values: Float[Tensor, " m"]) -> Bool[Tensor, " width"]:
         """Whether each latent has a value above 0."""
