@@ -17,7 +17,7 @@ from prosect.bench.tasks.features import largest_cosine
 from prosect.bench.tasks.rules import mean_overlap
 from prosect.bench.tasks.samples import rate_at
 from prosect.bench.tasks.waves import phase_error
-from prosect.core.errors import BadInput
+from prosect.core.errors import BadInput, Unsupported
 from prosect.core.registries import BASELINES, METHODS, ORGANISMS, TASKS
 from prosect.core.seeds import Seed
 
@@ -134,6 +134,10 @@ def run(method, case, which):
 def test_a_method_gives_what_its_task_asks(method, subjects):
     task = task_of(method.partition("/")[0])
     for case in task.cases(subjects[ON[task.name]], SETUP)[:1]:
+        if method == "samples/confidence-everywhere":  # the tiny network has one output
+            with pytest.raises(Unsupported, match="one output"):
+                run(method, case, f"{task.name} {case.name}")
+            return
         answer = run(method, case, f"{task.name} {case.name}")
         task.check(case.given, answer)
         task.score(case, answer)
