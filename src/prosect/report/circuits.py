@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 STYLE = (
     ".circuit td.fig{min-width:14rem}.circuit td,.circuit th{padding:.25rem .7rem .25rem 0;text-align:left;"
-    "font-variant-numeric:tabular-nums}"
+    "font-variant-numeric:tabular-nums}table.plain.circuit thead th{text-align:left}"
 )
 LISTED = 64
 """Heads that a table lists, at most."""
@@ -162,7 +162,7 @@ def _table(table: FigureTable) -> Markup:
     ]
     axis = axis_for([0.0, *ends])
     rows: Sequence[Markup] = [_row(r, axis) for r in table.rows]
-    heads = ("", table.rows[0].unit if table.rows else "", "95 % interval", "n", "")
+    heads = ("", table.rows[0].unit if table.rows else "", "with its 95 % interval", "n", "")
     return element(
         "section",
         element("h2", prose(table.title, 200)),
