@@ -30,3 +30,9 @@ def untrained(model: Model, seed: Seed) -> Model | None:
                 reset()
     fresh = fresh.to(model.device, model.dtype).eval()
     return Model.of(fresh, name=f"{model.name} untrained", inputs=model.example, tokenizer=model.tokenizer)
+
+
+def fresh(model: Model, seed: Seed, count: int) -> list[Model]:
+    """Several of them; none where nothing can be initialised anew."""
+    made = (untrained(model, seed.child("fresh", i)) for i in range(count))
+    return [m for m in made if m is not None]

@@ -9,7 +9,7 @@ from typing import Any
 
 from prosect.bench.programs import PROGRAM
 from prosect.bench.subject import WORLDS
-from prosect.bench.suites import ALL, Suite, suite_of
+from prosect.bench.suites import AGAIN, ALL, Suite, suite_of
 from prosect.bench.task import Setup, Task
 from prosect.core.canonical import Json
 from prosect.core.errors import BadInput, UnknownName
@@ -113,7 +113,8 @@ class Plan:
 
     def listed(self, task: str) -> bool:
         """Whether its organisms were chosen, rather than all tried."""
-        return {i.organism for i in self.instances if task in i.tasks} != set(known())
+        tried = {i.organism for i in self.instances if task in i.tasks}
+        return tried != set(known()) - set(AGAIN.get(task, ()))
 
     def spec(self) -> Json:
         """As the run folder holds it; seeds that are sealed are not in it."""
@@ -204,7 +205,7 @@ def _organisms(suite: Suite, task: str, only: Sequence[str]) -> tuple[str, ...]:
     listed = suite.organisms[task]
     if only:
         return tuple(only)
-    return known() if listed == ALL else listed
+    return tuple(n for n in known() if n not in AGAIN.get(task, ())) if listed == ALL else listed
 
 
 def _entries(task: str, only: Sequence[str]) -> tuple[Entry, ...]:

@@ -16,7 +16,8 @@ class Suite:
     Attributes:
         name: as on the command line.
         about: one line.
-        organisms: task → the organisms it is asked on; "*" stands for all that have the matching truth.
+        organisms: task → the organisms it is asked on; "*" stands for all that have the matching truth
+            and are not in `AGAIN`.
         seeds: of each organism.
         setup: the budget of every method.
     """
@@ -29,6 +30,9 @@ class Suite:
 
 
 ALL = ("*",)
+AGAIN = {"features": ("solu-mlp", "solu-bare-mlp", "relu-mlp", "gelu-mlp", "single-mlp")}
+"""Task → organisms that would be asked what another is asked: these twins of ``topk-mlp`` see its inputs through its
+embedding, and the features are known there. They are asked where the user names them."""
 SUITES = {
     "quick": Suite(
         "quick",

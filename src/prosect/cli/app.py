@@ -185,6 +185,47 @@ def fit(
 
 
 @app.command()
+def induction(
+    target: Target,
+    rows: Annotated[int, typer.Option(help="blocks that heads are chosen on, and as many to measure")] = 64,
+    length: Annotated[int, typer.Option(min=4, help="tokens in a block, which comes twice")] = 16,
+    out: Annotated[Path | None, typer.Option(help="folder; by default runs/induction-NAME")] = None,
+    seed: Seed = None,
+    device: Device = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Find TARGET's induction heads, ablate them beside random heads, and write what goes without them."""
+    from prosect.assay.circuits import Wanted
+    from prosect.cli.circuits import command
+
+    changes = (("seed", seed), ("device", device))
+    wanted = Wanted("induction", target, rows, length, tuple(c for c in changes if c[1] is not None))
+    command(wanted, out=out, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+def names(
+    target: Target,
+    rows: Annotated[
+        int, typer.Option(help="sentences that heads are chosen on, and as many to measure")
+    ] = 64,
+    out: Annotated[Path | None, typer.Option(help="folder; by default runs/names-NAME")] = None,
+    seed: Seed = None,
+    device: Device = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Class TARGET's heads on indirect-object sentences, ablate those that answer, and see what takes over."""
+    from prosect.assay.circuits import Wanted
+    from prosect.cli.circuits import command
+
+    changes = (("seed", seed), ("device", device))
+    wanted = Wanted("names", target, rows, changes=tuple(c for c in changes if c[1] is not None))
+    command(wanted, out=out, as_json=as_json, quiet=quiet)
+
+
+@app.command()
 def audit(
     dictionaries: Annotated[
         list[str],

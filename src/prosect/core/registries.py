@@ -405,6 +405,14 @@ METHODS = Registry(
             "prosect.bench.methods.samples:neighbours",
             "distance to the fifth nearest trusted activation",
         ),
+        "samples/mahalanobis-everywhere": (
+            "prosect.bench.methods.everywhere:mahalanobis",
+            "the same distance at every position, the largest in units of each position's own spread",
+        ),
+        "samples/neighbours-everywhere": (
+            "prosect.bench.methods.everywhere:neighbours",
+            "the fifth nearest at every position, the largest likewise",
+        ),
     },
 )
 """Methods on the bench, TASK/NAME: a function of what it is given and a seed."""
@@ -424,6 +432,10 @@ BASELINES = Registry(
         "samples/confidence": (
             "prosect.bench.methods.samples:confidence",
             "the output's largest probability",
+        ),
+        "samples/confidence-everywhere": (
+            "prosect.bench.methods.everywhere:confidence",
+            "odds against the likeliest output at every position, the largest likewise",
         ),
         "samples/entropy": ("prosect.bench.methods.samples:entropy", "entropy of the output"),
         "samples/inputs": ("prosect.bench.methods.samples:inputs", "rarity of the inputs, no network"),

@@ -1,4 +1,7 @@
-"""Sample labels: how far a row lies from trusted ones, inside the network, at its outputs, or in what it reads."""
+"""Sample labels: how far a row lies from trusted ones, inside the network, at its outputs, or in what it reads.
+
+Where rows have positions, those of the network are read at the last one; `everywhere` has the same without that choice.
+"""
 
 from __future__ import annotations
 
@@ -22,15 +25,13 @@ NEIGHBOURS = 5
 def mahalanobis(given: Given, seed: Seed) -> Answer:
     """Distance from the mean of trusted activations, in their own covariance."""
     trusted, asked = (_inside(given, w) for w in ("trusted", "asked"))
-    return {"score": _distance(trusted, asked)}
+    return {"score": distance(trusted, asked)}
 
 
 def neighbours(given: Given, seed: Seed) -> Answer:
     """Distance to the fifth nearest trusted activation."""
     trusted, asked = (_inside(given, w) for w in ("trusted", "asked"))
-    scale = trusted.std(dim=0).clamp(min=1e-6)
-    near = torch.cdist(asked / scale, trusted / scale).topk(min(NEIGHBOURS, len(trusted)), largest=False)
-    return {"score": near.values[:, -1]}
+    return {"score": nearest(trusted, asked, NEIGHBOURS)}
 
 
 def confidence(given: Given, seed: Seed) -> Answer:
@@ -55,14 +56,22 @@ def inputs(given: Given, seed: Seed) -> Answer:
         rows = asked.flat(surprise[asked.tensors["input_ids"]][..., None])[:, 0]
         return {"score": _means(asked, rows[:, None])[:, 0]}
     x, y = (torch.cat([t.double().flatten(1) for t in b.tensors.values()], dim=1) for b in (trusted, asked))
-    return {"score": _distance(x, y)}
+    return {"score": distance(x, y)}
 
 
-def _distance(trusted: Float[Tensor, "n d"], asked: Float[Tensor, "m d"]) -> Float[Tensor, " m"]:
+def distance(trusted: Float[Tensor, "n d"], asked: Float[Tensor, "m d"]) -> Float[Tensor, " m"]:
+    """Squared Mahalanobis distance of each asked row from the trusted ones."""
     return torch.from_numpy(distances(trusted.numpy(), asked.numpy(), SHRINK))
 
 
-def _site(given: Given) -> str:
+def nearest(trusted: Float[Tensor, "n d"], asked: Float[Tensor, "m d"], which: int) -> Float[Tensor, " m"]:
+    """Distance of each asked row to its nearest trusted row, or the second, ... ``which``; every unit in its own spread."""
+    scale = trusted.std(dim=0).clamp(min=1e-6)
+    near = torch.cdist(asked / scale, trusted / scale).topk(min(which, len(trusted)), largest=False)
+    return near.values[:, -1]
+
+
+def site(given: Given) -> str:
     """Where activations are compared: the end of the last block, where all was written that the network computed, or the
     last layer before the outputs."""
     model = given.model
@@ -76,17 +85,17 @@ def _site(given: Given) -> str:
 
 def _inside(given: Given, which: str) -> Float[Tensor, "n d"]:
     """The site's activations; at the last position of each row, where there are positions."""
-    batch, site = batch_of(given, which), _site(given)
+    batch, where = batch_of(given, which), site(given)
     out = []
-    for part in _cut(batch):
-        held = given.model.run(part, capture=(site,))[site].detach().double()
+    for part in cut(batch):
+        held = given.model.run(part, capture=(where,))[where].detach().double()
         out.append(_last(part, held))
     return torch.cat(out)
 
 
 def _outputs(given: Given, which: str) -> Float[Tensor, "n outputs"]:
     out = []
-    for part in _cut(batch_of(given, which)):
+    for part in cut(batch_of(given, which)):
         found = given.model.run(part).output
         if found is None:
             raise Unsupported("a network without an output", "logits")
@@ -94,7 +103,8 @@ def _outputs(given: Given, which: str) -> Float[Tensor, "n outputs"]:
     return torch.cat(out)
 
 
-def _cut(batch: Batch) -> list[Batch]:
+def cut(batch: Batch) -> list[Batch]:
+    """A batch as several small ones."""
     return [batch.select(list(range(i, min(i + ROWS, len(batch))))) for i in range(0, len(batch), ROWS)]
 
 

@@ -62,12 +62,12 @@ class SampleLabels:
         )
         if (~trusted).sum() < FEWEST or min(asked.sum(), (~asked).sum()) < FEWEST:
             return ()
-        own = _joined(subject, TRUSTED, setup.rows).select(np.flatnonzero(~trusted).tolist())
-        others = _joined(subject, ASKED, setup.rows)
+        own = joined(subject, TRUSTED, setup.rows).select(np.flatnonzero(~trusted).tolist())
+        others = joined(subject, ASKED, setup.rows)
         given = Given(
             {
-                **{f"trusted {k}": t for k, t in _tensors(own).items()},
-                **{f"asked {k}": t for k, t in _tensors(others).items()},
+                **{f"trusted {k}": t for k, t in tensors_of(own).items()},
+                **{f"asked {k}": t for k, t in tensors_of(others).items()},
             },
             {},
             inputs={k: t[:2] for k, t in own.tensors.items()},
@@ -115,11 +115,13 @@ def rate_at(score: np.ndarray, label: np.ndarray, allowed: float) -> float:
     return float((score[label] > threshold).mean())
 
 
-def _joined(subject: Subject, part: str, rows: int) -> Batch:
+def joined(subject: Subject, part: str, rows: int) -> Batch:
+    """The first rows of a part, as one batch."""
     return Batch.joined(list(subject.batches(part, rows)))
 
 
-def _tensors(batch: Batch) -> dict[str, Tensor]:
+def tensors_of(batch: Batch) -> dict[str, Tensor]:
+    """A batch as what is handed over."""
     more = {MASK: batch.mask, SPECIAL: batch.special}
     return {**batch.tensors, **{k: t for k, t in more.items() if t is not None}}
 
