@@ -244,7 +244,8 @@ def _basis(rows: Float[Tensor, "n width"]) -> Float[Tensor, "rank width"]:
     rank = int((sizes > 1e-9 * sizes[0].clamp(min=1e-300)).sum())
     if not rank:
         raise BadInput("directions that are all zero", "a span of at least one dimension")
-    return axes[:rank]
+    basis: Tensor = axes[:rank]
+    return basis
 
 
 def _held(decomposition: Decomposition, known: Known, site: str) -> tuple[Tensor, Codes, Tensor]:
