@@ -48,7 +48,8 @@ def test_what_shows_it_exists(row):
     _, _, state, shown = row
     named = re.findall(r"`([^`]+)`", shown)
     assert bool(named) == (state != "not yet")
-    assert ("lacks" in shown) == (state == "part")
+    said = re.sub(r"`[^`]+`", "", shown)  # a test's name may speak of something else that lacks something
+    assert ("lacks" in said) == (state == "part")
     for name in named:
         file, _, test = name.partition("::")
         path = ROOT / file

@@ -191,7 +191,15 @@ def content(board: Board) -> dict[str, Json]:
     """A board as JSON."""
     return {
         "task": board.task,
-        "metrics": [{"name": m.name, "about": m.about, "better": m.better} for m in board.metrics],
+        "metrics": [
+            {
+                "name": m.name,
+                "about": m.about,
+                "better": m.better,
+                **({"feature": m.feature} if m.feature else {}),
+            }
+            for m in board.metrics
+        ],
         "floor": board.floor,
         "organisms": dict(board.organisms),
         "lines": [

@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from prosect.bench.leaderboard import Board, Line, shown
 from prosect.bench.plan import Plan
+from prosect.bench.task import Metric
 from prosect.core.markup import element
 from prosect.report.axis import Axis, axis_for
 from prosect.report.drawings import axis_row, whisker
@@ -54,6 +55,12 @@ def page(plan: Plan, found: Sequence[Board]) -> str:
     return Markup("<!doctype html>\n") + whole + "\n"
 
 
+def _about(metric: Metric) -> str:
+    """What a metric is, and what it means by a feature."""
+    meant = f" (a feature is a {metric.feature})" if metric.feature else ""
+    return f"{metric.name}: {metric.about}{meant}"
+
+
 def _board(board: Board) -> Markup:
     first = board.metrics[0]
     ends = [x for line in board.lines for m in [line.scores[first.name]] for x in (m.estimate, m.low, m.high)]
@@ -74,7 +81,7 @@ def _board(board: Board) -> Markup:
     return element(
         "section",
         element("h2", board.task),
-        element("p", f"On {organisms}. ", "; ".join(f"{m.name}: {m.about}" for m in board.metrics), "."),
+        element("p", f"On {organisms}. ", "; ".join(_about(m) for m in board.metrics), "."),
         element(
             "div",
             element(

@@ -45,6 +45,7 @@ class Metric:
         low: its smallest possible value.
         high: its largest.
         better: whether more of it is better (``higher``) or less (``lower``).
+        feature: what it means by a feature (`prosect.decompose.definitions`), where it is about features.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Metric:
     low: float = 0.0
     high: float = 1.0
     better: str = "higher"
+    feature: str = ""
 
 
 @dataclass(frozen=True)

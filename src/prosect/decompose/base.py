@@ -156,7 +156,7 @@ class Fittable(Decomposition):
         if self.writes != self.reads:
             rows.append(("writes", ", ".join(self.writes)))
         if self.fitted:
-            rows.append(("components", f"{self.n_components:,}"))
+            rows.append(("components", f"{self.n_components:,}, each a {self.definition}"))
             rows.extend(self._facts())
         rows.append(("supports", ", ".join(sorted(self.supports))))
         caveat = "Parts as proposed; what they do is not claimed here." if self.fitted else "Not fitted yet."

@@ -21,6 +21,7 @@ from torch import Tensor
 from prosect.core.canonical import Json
 from prosect.core.errors import BadInput
 from prosect.core.records import Component
+from prosect.decompose.definitions import DIRECTION, LATENT, Definition
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,11 @@ class Decomposition(ABC):
     @property
     @abstractmethod
     def n_components(self) -> int: ...
+
+    @property
+    def definition(self) -> Definition:
+        """What kind of feature its components are: directions where codes are signed coordinates, else latents."""
+        return DIRECTION if {"signed", "directions"} <= self.supports else LATENT
 
     @abstractmethod
     def fit(self: Made, stream: ActivationStream) -> Made:

@@ -14,6 +14,7 @@ from prosect.core.errors import BadInput, ShapeMismatch, TooLittleData
 from prosect.core.markup import card
 from prosect.decompose.base import needed
 from prosect.decompose.contract import ActivationStream, Decomposition
+from prosect.decompose.definitions import DIRECTION, LINE, Definition
 from prosect.decompose.streams import finite_blocks
 
 
@@ -181,6 +182,7 @@ class Recovery:
             different nearest features over components; 1 where no two components say the same.
         match: the component matched to each feature, -1 for none.
         cosines: of each feature with its match, 0 for none.
+        definition: what counted as a feature: a direction, or with ``signed`` a line.
     """
 
     features_to_latents: float
@@ -189,6 +191,7 @@ class Recovery:
     uniqueness: float
     match: Int[Tensor, " features"]
     cosines: Float[Tensor, " features"]
+    definition: Definition = DIRECTION
 
 
 def recovery(
@@ -219,7 +222,7 @@ def recovery(
         )
     if not len(directions) or not len(features):
         raise BadInput(f"{len(directions)} directions and {len(features)} features", "at least one of each")
-    cosines = _unit(features) @ _unit(directions).T
+    cosines = unit_rows(features) @ unit_rows(directions).T
     if signed:
         cosines.abs_()
     # turned round in place: asked to maximise, SciPy would make a second matrix of that size, 2 GiB for 16k latents
@@ -236,10 +239,12 @@ def recovery(
         uniqueness=len(set(cosines.argmax(dim=0).tolist())) / len(directions),
         match=match,
         cosines=found,
+        definition=LINE if signed else DIRECTION,
     )
 
 
-def _unit(rows: Tensor) -> Tensor:
+def unit_rows(rows: Float[Tensor, "n width"]) -> Float[Tensor, "n width"]:
+    """Each row at length 1, in float64 on the CPU; a row of zeros stays."""
     x = rows.detach().to("cpu", torch.float64)
     norms = x.norm(dim=1, keepdim=True)
     return x / torch.where(norms > 0, norms, 1.0)

@@ -13,6 +13,7 @@ from prosect.core.errors import BadInput
 from prosect.core.records import Component
 from prosect.decompose.base import Fittable, OneSite
 from prosect.decompose.contract import ActivationStream, Codes
+from prosect.decompose.definitions import SUBSPACE, Definition
 
 
 @dataclass(eq=False)
@@ -95,6 +96,11 @@ class Heads(Fittable):
     def n_components(self) -> int:
         """One for each head."""
         return len(self.sites)
+
+    @property
+    def definition(self) -> Definition:
+        """A head writes along as many dimensions as it is wide."""
+        return SUBSPACE
 
     def component(self, index: int) -> Component:
         """The record of one head: its own site and width."""

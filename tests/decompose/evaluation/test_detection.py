@@ -88,8 +88,9 @@ def test_a_perfect_dictionary_scores_one_and_a_shuffled_one_does_not():
     assert mixed.mcc == pytest.approx(1)
     assert mixed.fvu > 0.5
     shown = text([found, mixed])
-    assert shown.splitlines()[0].split()[:3] == ["l0", "fvu", "bias"]
-    assert len(shown.splitlines()) == 3
+    assert shown.splitlines()[0].split() == 4 * ["direction"] + 4 * ["latent"]
+    assert shown.splitlines()[1].split()[:3] == ["l0", "fvu", "bias"]
+    assert len(shown.splitlines()) == 4
 
 
 def test_shrinkage_is_seen():

@@ -20,6 +20,7 @@ from prosect.bench.subject import Subject
 from prosect.bench.task import Case, Metric, Setup, array, expect
 from prosect.core.errors import ShapeMismatch
 from prosect.core.truth import FeatureDirections, Truth
+from prosect.decompose.definitions import DIRECTION
 
 FOUND = 0.9
 """A direction stands for a feature if their cosine is at least this."""
@@ -39,10 +40,27 @@ class FeatureRecovery:
     methods: str = "features"
     version: int = 1
     metrics: tuple[Metric, ...] = (
-        Metric("max cosine", "mean over features of the largest cosine with any direction given", -1.0),
-        Metric("real", "mean over directions of the largest cosine with any feature", -1.0),
-        Metric("MCC", "mean cosine of the best one-to-one matching, missing directions as 0", -1.0),
-        Metric("F1", f"of directions matched one-to-one at a cosine of {FOUND:g} or more"),
+        Metric(
+            "max cosine",
+            "mean over features of the largest cosine with any direction given",
+            -1.0,
+            feature=DIRECTION.name,
+        ),
+        Metric(
+            "real",
+            "mean over directions of the largest cosine with any feature",
+            -1.0,
+            feature=DIRECTION.name,
+        ),
+        Metric(
+            "MCC",
+            "mean cosine of the best one-to-one matching, missing directions as 0",
+            -1.0,
+            feature=DIRECTION.name,
+        ),
+        Metric(
+            "F1", f"of directions matched one-to-one at a cosine of {FOUND:g} or more", feature=DIRECTION.name
+        ),
     )
 
     def suits(self, truth: Truth) -> bool:

@@ -18,6 +18,7 @@ from prosect.core.intervals import INTERVAL_DRAWS, Mean, Resamples
 from prosect.core.records import Measured
 from prosect.decompose.audit.case import Case
 from prosect.decompose.audit.lines import Line, exact
+from prosect.decompose.audit.modules import coverage_of_modules
 from prosect.model.sites import SUBLAYERS, Site, parse
 
 CONTROLS = {
@@ -29,18 +30,18 @@ ATTENTION = ("q", "k", "v", "scores", "probs", "z")
 
 
 def coverage(case: Case) -> Line:
-    """L6.
+    """L6; of a model without a residual stream, by its modules.
 
     Raises:
-        Unsupported: the model's writes to a residual stream have no names.
+        Unsupported: the model has neither named writes to a residual stream nor modules with weights.
     """
     model = case.model
     sites: Any = getattr(model, "sites", None)
-    writers = [] if sites is None else [n for n in sites.names() if _writer(n)]
+    if sites is None:
+        raise Unsupported("the sites of this model", "a model that was opened, with named sites")
+    writers = [n for n in sites.names() if _writer(n)]
     if not writers:
-        raise Unsupported(
-            "the residual stream of this model", "a model whose blocks write to one, with names"
-        )
+        return coverage_of_modules(case)
     described = {w for w in writers if any(describes(site, w) for site in case.dictionary.writes)}
     norms: dict[str, list[torch.Tensor]] = {w: [] for w in writers}
     units = []

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from prosect.core.errors import BadInput, TooLittleData
 from prosect.core.seeds import Seed
+from prosect.decompose.definitions import SUBSPACE, Definition
 
 ANGLES = 24
 FINE = 8
@@ -48,6 +49,11 @@ class Plane:
     mixture: float
     radius: float
     p: float
+
+    @property
+    def definition(self) -> Definition:
+        """What counts as a feature: a subspace, here of two dimensions."""
+        return SUBSPACE
 
     @property
     def circular(self) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -22,6 +23,22 @@ from prosect.decompose.quality import Spread
 from prosect.decompose.streams import finite_blocks
 
 HALVINGS = 24
+
+
+@runtime_checkable
+class Curved(Protocol):
+    """A decomposition whose decoder is no sum of directions.
+
+    Attributes:
+        sizes: how far a code of 1 moves what is written, root mean square; what codes are rounded by.
+        decoder_parameters: numbers that the decoder is made of.
+    """
+
+    @property
+    def sizes(self) -> Float[Tensor, " components"]: ...
+
+    @property
+    def decoder_parameters(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -63,7 +80,7 @@ def description_length(
     """The nats that describe a stream's activations by a decomposition, up to an error.
 
     Args:
-        decomposition: fitted, with `decode` and `directions`, writing one site.
+        decomposition: fitted, with `decode` and `directions` (or `Curved`), writing one site.
         stream: activations; their codes are held in memory.
         fvu: the error, from 0 to 1: a decomposition that cannot reach it cannot be compared at it.
 
@@ -74,10 +91,6 @@ def description_length(
     """
     if not 0 < fvu < 1:
         raise BadInput(f"an error of {fvu:g}", "a fraction of variance between 0 and 1")
-    if not {"decode", "directions"} <= decomposition.supports or len(decomposition.writes) != 1:
-        raise Unsupported(
-            f"the description length of {decomposition.name}", "one that decodes to one site along directions"
-        )
     held = _Held.of(decomposition, stream)
     exact = held.fvu(0.0)
     if exact > fvu:
@@ -92,10 +105,39 @@ def description_length(
         middle = (low + high) / 2
         low, high = (middle, high) if held.fvu(math.exp(middle)) <= fvu else (low, middle)
     step = math.exp(low)
-    codes, used = held.nats(step)
-    parameter = 0.5 * math.log(held.n)
-    parts = parameter * held.width * (used + 1)
-    return DescriptionLength(decomposition.name, held.n, fvu, held.fvu(step), step, codes, parts)
+    return DescriptionLength(decomposition.name, held.n, fvu, held.fvu(step), step, *held.nats(step))
+
+
+def error_at(decomposition: Decomposition, stream: ActivationStream, nats: int | float) -> DescriptionLength:
+    """The other way round: the least error of a description of activations that is no longer than allowed.
+
+    Args:
+        decomposition: as for `description_length`.
+        stream: activations; their codes are held in memory.
+        nats: for all positions together, the dictionary included.
+
+    Returns:
+        The description; ``fvu`` and ``reached`` are the error.
+
+    Raises:
+        Unsupported: the decoder alone is longer.
+        TooLittleData: fewer than two positions, or ones that do not vary.
+    """
+    held = _Held.of(decomposition, stream)
+    high = math.log(4.0 * max(held.largest, 1e-12))  # at which every code is rounded away
+    low = high - 20.0
+    if sum(held.nats(math.exp(high))) > nats:
+        raise Unsupported(
+            f"a description by {decomposition.name} in {nats:,.0f} nats, of which its decoder takes "
+            f"{held.nats(math.exp(high))[1]:,.0f}",
+            "more nats, or a smaller decoder",
+        )
+    for _ in range(HALVINGS // 2 + 2):
+        middle = (low + high) / 2
+        low, high = (low, middle) if sum(held.nats(math.exp(middle))) <= nats else (middle, high)
+    step = math.exp(high)
+    error = held.fvu(step)
+    return DescriptionLength(decomposition.name, held.n, error, error, step, *held.nats(step))
 
 
 @dataclass
@@ -112,6 +154,12 @@ class _Held:
 
     @classmethod
     def of(cls, decomposition: Decomposition, stream: ActivationStream) -> _Held:
+        along = "directions" in decomposition.supports or isinstance(decomposition, Curved)
+        if "decode" not in decomposition.supports or not along or len(decomposition.writes) != 1:
+            raise Unsupported(
+                f"the description length of {decomposition.name}",
+                "one that decodes to one site along directions",
+            )
         sites = tuple(dict.fromkeys((*decomposition.reads, *decomposition.writes)))
         spread, y, codes = Spread(), [], []
         for block in finite_blocks(stream, sites):
@@ -120,7 +168,10 @@ class _Held:
             spread.add(y[-1])
         if spread.n < 2 or not spread.total > 0:
             raise TooLittleData(f"{spread.n} positions that do not vary", "at least two that differ")
-        sizes = decomposition.directions.norm(dim=1).to("cpu", torch.float64)
+        if isinstance(decomposition, Curved):
+            sizes = decomposition.sizes.to("cpu", torch.float64)
+        else:
+            sizes = decomposition.directions.norm(dim=1).to("cpu", torch.float64)
         return cls(decomposition, y, codes, sizes, spread.total, spread.n, y[0].shape[1])
 
     @property
@@ -150,18 +201,29 @@ class _Held:
             error += float((y - made.to(y)).square().sum())
         return error / self.spread
 
-    def nats(self, step: float) -> tuple[float, int]:
-        """For the codes and their tables, and the number of components that are used."""
+    def nats(self, step: float) -> tuple[float, float]:
+        """For the codes and their tables, and for the decoder: of directions, those that are used."""
         keys = []
         for codes in self.codes:
             level = self.levels(codes, step)
             there = level != 0
-            keys.append(torch.stack([codes.indices.cpu()[there].double(), level[there]], dim=1))
-        pairs, counts = np.unique(torch.cat(keys).numpy(), axis=0, return_counts=True)
-        count, at = torch.from_numpy(counts).double(), torch.from_numpy(pairs[:, 0]).long()
+            keys.append((codes.indices.cpu()[there], level[there].long()))
+        at, levels = (torch.cat(part) for part in zip(*keys, strict=True))
+        low = int(levels.min()) if len(levels) else 0
+        each, counts = np.unique(
+            ((levels - low) * self.decomposition.n_components + at).numpy(), return_counts=True
+        )
+        count = torch.from_numpy(counts).double()
+        at = torch.from_numpy(each).long() % self.decomposition.n_components
         absent = torch.full((self.decomposition.n_components,), float(self.n), dtype=torch.float64)
         absent.index_add_(0, at, -count)
-        used = len(np.unique(pairs[:, 0]))
+        used = len(np.unique(at.numpy()))
         every = self.decomposition.n_components * self.n * math.log(self.n)
         entropy = every - float(torch.xlogy(count, count).sum()) - float(torch.xlogy(absent, absent).sum())
-        return max(entropy, 0.0) + 0.5 * math.log(self.n) * len(pairs), used
+        numbers = (
+            self.decomposition.decoder_parameters
+            if isinstance(self.decomposition, Curved)
+            else self.width * (used + 1)
+        )
+        parameter = 0.5 * math.log(self.n)
+        return max(entropy, 0.0) + parameter * len(count), parameter * numbers

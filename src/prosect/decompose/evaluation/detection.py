@@ -17,6 +17,7 @@ from torch import Tensor
 
 from prosect.core.errors import TooLittleData, Unsupported
 from prosect.decompose.contract import ActivationStream, Codes, Decomposition
+from prosect.decompose.definitions import LATENT, Definition
 
 
 @runtime_checkable
@@ -80,6 +81,11 @@ class Detection:
     recall: Float[Tensor, " features"]
     f1: Float[Tensor, " features"]
     seen: Tensor
+
+    @property
+    def definition(self) -> Definition:
+        """What counted as a feature: where it is present, and not along which direction."""
+        return LATENT
 
     def mean(self, of: str = "f1") -> float:
         """Mean of ``f1``, ``precision`` or ``recall`` over the features that were seen."""

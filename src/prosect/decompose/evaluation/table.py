@@ -9,8 +9,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from prosect.decompose.contract import Decomposition
+from prosect.decompose.definitions import DIRECTION, LATENT, Definition
 from prosect.decompose.evaluation.detection import LabelledStream, detect
 from prosect.decompose.quality import measure, recovery
+
+MEANT: dict[str, Definition] = {
+    **dict.fromkeys(("found", "real", "mcc", "uniqueness"), DIRECTION),
+    **dict.fromkeys(("f1", "precision", "recall", "covered"), LATENT),
+}
+"""What each column means by a feature; where codes are signed, a direction's opposite will do. Columns of different
+definitions are no two measurements of one thing."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +94,9 @@ def line(
 
 
 def text(lines: Sequence[Line]) -> str:
-    """Lines as a table in plain text, a number that is not there as a dash."""
+    """Lines as a table in plain text, what is meant by a feature first, a number that is not there as a dash."""
     columns = [f for f in Line.__dataclass_fields__ if f != "name"]
-    rows = [["", *columns]]
+    rows = [["", *(str(MEANT.get(column, "")) for column in columns)], ["", *columns]]
     for found in lines:
         values = [getattr(found, column) for column in columns]
         rows.append([found.name, *("-" if v is None else f"{v:.3f}" for v in values)])
