@@ -86,7 +86,7 @@ def test_every_head_is_in_the_classes_that_it_was_wired_for(found):
         "z.1.h0": ("name mover", "name copier"),
     }
     assert {h.head: h.classes for h in found.heads} == {h.head: expected.get(h.head, ()) for h in found.heads}
-    assert found.correct.estimate == 1.0
+    assert found.correct.estimate == 1.0 and 0.8 < found.correct.low < 1.0  # not certain, though none failed
     assert found.of("name mover") == ("z.1.h0",)
 
 

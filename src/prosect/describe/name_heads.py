@@ -164,7 +164,7 @@ def name_heads(model: Model, choose: IndirectObjects, measure: IndirectObjects, 
         )
         for head in first.direct
     )
-    correct = RowScores((again.rows > 0).astype(float), measure.clean.units, root).measured()
+    correct = RowScores(again.rows, measure.clean.units, root).positive()
     backup = _backup(model, measure, answering, again, root) if answering else None
     return NameHeads(again.whole, correct, heads, backup)
 

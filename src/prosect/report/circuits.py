@@ -150,10 +150,11 @@ def percent(measured: Measured) -> str:
     """A share with its interval, in per cent."""
     if measured.estimate is None:
         return "nothing measured"
-    ends = (
-        "" if measured.low is None or measured.high is None else f" [{measured.low:.1%}, {measured.high:.1%}]"
+    value, *ends = (
+        None if x is None else f"{round(x, 3) + 0.0:.1%}"  # so that nothing is -0.0 %
+        for x in (measured.estimate, measured.low, measured.high)
     )
-    return f"{measured.estimate:.1%}{ends}"
+    return f"{value} [{ends[0]}, {ends[1]}]" if None not in ends else str(value)
 
 
 def _table(table: FigureTable) -> Markup:

@@ -80,7 +80,13 @@ class RowScores:
         """Mean of a cell over rows, with its interval; n is independent units."""
         x = self.values[cell]
         there = np.isfinite(x)
-        return self._ratio(there, np.ones(len(x)), x)
+        return self._ratio(there, np.ones(len(x)), x, Mean())
+
+    def positive(self, *cell: int) -> Measured:
+        """Share of the rows in which a cell is above zero. Rows that all agree do not make an interval of no width."""
+        x = self.values[cell]
+        there = np.isfinite(x)
+        return self._ratio(there, np.ones(len(x)), (x > 0).astype(float), Mean(low=0.0, high=1.0))
 
     def share(self, *cell: int, of: Float[np.ndarray, " rows"]) -> Measured:
         """Mean of a cell divided by the mean of ``of`` over the same rows, both resampled together.
@@ -94,7 +100,7 @@ class RowScores:
         if why:
             return Measured(estimate=None, n=divisor.n, note=why)
         sign = 1.0 if (divisor.estimate or 0.0) > 0 else -1.0
-        return self._ratio(there, sign * of, sign * x)
+        return self._ratio(there, sign * of, sign * x, Mean())
 
     def minus(self, other: RowScores) -> RowScores:
         """The difference, row by row."""
@@ -105,6 +111,7 @@ class RowScores:
         used: Bool[np.ndarray, " rows"],
         below: Float[np.ndarray, " rows"],
         above: Float[np.ndarray, " rows"],
+        statistic: Mean,
     ) -> Measured:
         names, unit = np.unique(self.units[used], return_inverse=True)
         if len(names) == 0:
@@ -112,7 +119,7 @@ class RowScores:
         sums = np.stack(
             [np.bincount(unit, weights=w[used], minlength=len(names)) for w in (below, above)], axis=-1
         )
-        return _resamples(len(names), self.seed).measure([sums], Mean()).measured
+        return _resamples(len(names), self.seed).measure([sums], statistic).measured
 
 
 @lru_cache(maxsize=32)
