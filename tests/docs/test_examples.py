@@ -93,6 +93,7 @@ class Shell:
         run = Path("runs") / words[1]
         if words in RUN and run.name in self.runs and not (folder / run).exists():
             shutil.copytree(self.runs[run.name], folder / run)
+            shutil.copy(self.runs[run.name].with_suffix(".head"), folder / run.with_suffix(".head"))
 
     def ended(self, folder: Path, words: list[str]) -> None:
         """Remember where a page made a run."""
