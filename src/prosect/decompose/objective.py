@@ -121,12 +121,14 @@ class Objective(ABC):
         auxk: whether AuxK can bring its dead latents back. It cannot where a latent is dead because its
             pre-activations are all negative, for then no gradient reaches it; those are drawn anew.
         exact: whether latents are chosen by pre-activations in float32, in whatever precision products are made.
+        several: whether its loss needs several reconstructions of each batch, which no pass through a model can give.
         calibrated: whether the threshold is to be found after training, from how many latents should fire.
     """
 
     name: ClassVar[str]
     auxk: ClassVar[bool] = True
     exact: ClassVar[bool] = False
+    several: ClassVar[bool] = False
     calibrated: ClassVar[bool] = False
 
     @property

@@ -107,6 +107,7 @@ class Gated(L1):
     """
 
     name: ClassVar[str] = "gated"
+    several: ClassVar[bool] = True
 
     def extra(self, latents: int) -> dict[str, Tensor]:
         """The log of the magnitudes' scale, and their bias."""

@@ -34,7 +34,6 @@ from prosect.decompose.activations import read
 from prosect.decompose.base import at_least_single
 from prosect.decompose.contract import ActivationStream
 from prosect.decompose.live import LiveStream
-from prosect.decompose.objective import Objective
 from prosect.decompose.ranks.dealt import ALONE, Ranks
 from prosect.decompose.start import scaling
 from prosect.decompose.streams import first
@@ -122,7 +121,7 @@ class ThroughTrainer(Trainer):
                 "end-to-end training on activations alone", "a LiveStream, which has their model", "--live"
             )
         objective = dictionary.trained_by
-        if type(objective).loss is not Objective.loss:
+        if objective.several:
             raise Unsupported(
                 f"{objective.name} end to end, whose loss needs several reconstructions in each step",
                 "one that needs one, such as topk, batchtopk, l1 or jumprelu",

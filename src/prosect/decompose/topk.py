@@ -160,6 +160,7 @@ class Matryoshka(BatchTopK):
     """
 
     name: ClassVar[str] = "matryoshka"
+    several: ClassVar[bool] = True
 
     prefixes: tuple[int, ...] = ()
 
