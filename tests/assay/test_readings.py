@@ -9,18 +9,21 @@ from forecasts import hold
 from prosect import load
 from prosect.cli import main
 from prosect.core.pictures import Curve, HeatMap, LensTable, TokenMap
+from prosect.data.corpus import standard_library
 from prosect.decompose.dictionary import Dictionary, Weights
 from prosect.decompose.keep import save_decomposition
 from prosect.decompose.sparsity import TopK
 from tiny import call
 
-SMALL = ("--limit", "130", "--quiet")
+LENGTH = 6_000
+"""Characters of each file of the standard library that are read here: opening all of it again and again takes long."""
 SPEC = """
 target = "pylm"
 device = "cpu"
-limit = 130
+limit = 150
 studies = ["{study}"]
 [data]
+text = "{text}"
 context = {context}
 folds = 1
 explore_windows = 1
@@ -44,11 +47,24 @@ rows = 32
 """
 
 
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("text")
+    for document in standard_library().documents:
+        (folder / document.name.replace("/", ".")).write_text(document.text[:LENGTH], encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def small(text):
+    return "--limit", "150", "--quiet", "--text", text
+
+
 @pytest.fixture(scope="module", params=["lens", "flow", "steering", "probing"])
-def run(request, tmp_path_factory):
+def run(request, tmp_path_factory, text):
     folder = tmp_path_factory.mktemp(request.param)
     (folder / "spec.toml").write_text(
-        SPEC.format(study=request.param, context=8 if request.param == "flow" else 32)
+        SPEC.format(study=request.param, text=text, context=8 if request.param == "flow" else 32)
     )
     assert main(["run", str(folder / "spec.toml"), "--out", str(folder / "run"), "--quiet"]) == 0
     return request.param, folder / "run"
@@ -104,19 +120,19 @@ def test_the_dry_run_said_what_was_then_run(run):
     hold(path, **({"explore": 0.15, "folds": 0.15} if study == "flow" else {"explore": 0.1, "folds": 0.1}))
 
 
-def test_probes_of_what_is_not_there_are_refused(capsys, tmp_path):
+def test_probes_of_what_is_not_there_are_refused(capsys, tmp_path, small):
     for asked, said in (
         (("--concept", "inside parentheses"), "inside brackets"),
         (("--concept", "next self.assertEqual"), "single token"),
         (("--site", "probs.1"), "one vector for each position"),
         (("--site", "resid_post.9"), "resid_post.9"),
     ):
-        code, _, complaint = call(capsys, "probe", "pylm", *asked, *SMALL, "--out", tmp_path / "a")
+        code, _, complaint = call(capsys, "probe", "pylm", *asked, *small, "--out", tmp_path / "a")
         assert code == 2 and said in complaint
 
 
 @pytest.mark.parametrize("vector", ["probe", "latent"])
-def test_directions_of_probes_and_latents_are_claimed_too(vector, tmp_path, capsys):
+def test_directions_of_probes_and_latents_are_claimed_too(vector, tmp_path, capsys, small, text):
     model = load("organism:pylm")
     given = []
     if vector == "latent":
@@ -128,7 +144,7 @@ def test_directions_of_probes_and_latents_are_claimed_too(vector, tmp_path, caps
         save_decomposition(tmp_path / "made.safetensors", made, model.digest)
         given = ["--dictionary", tmp_path / "made.safetensors", "--latent", "3"]
         code, _, said = call(
-            capsys, "steer", "pylm", "--token", "(", *given[:-1], "9", *SMALL, "--out", tmp_path / "no"
+            capsys, "steer", "pylm", "--token", "(", *given[:-1], "9", *small, "--out", tmp_path / "no"
         )
         assert code == 2 and "component 9" in said
         code, _, said = call(
@@ -140,12 +156,12 @@ def test_directions_of_probes_and_latents_are_claimed_too(vector, tmp_path, caps
             "--site",
             "resid_post.1",
             *given,
-            *SMALL,
+            *small,
             "--out",
             tmp_path / "a",
         )
         assert code == 2 and "writes resid_post.2" in said
-    (tmp_path / "spec.toml").write_text(SPEC.format(study="steering", context=32))
+    (tmp_path / "spec.toml").write_text(SPEC.format(study="steering", text=text, context=32))
     asked = ["steer", str(tmp_path / "spec.toml"), "--token", "(", "--strength", "1.0", "--vector", vector]
     assert main([*asked, *map(str, given), "--out", str(tmp_path / "run"), "--quiet"]) == 0
     findings = json.loads((tmp_path / "run" / "findings.json").read_text())
@@ -153,20 +169,20 @@ def test_directions_of_probes_and_latents_are_claimed_too(vector, tmp_path, caps
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["claims"] == 1
 
 
-def test_a_latent_needs_its_dictionary(capsys, tmp_path):
+def test_a_latent_needs_its_dictionary(capsys, tmp_path, small):
     code, _, said = call(
-        capsys, "steer", "pylm", "--token", "(", "--vector", "latent", *SMALL, "--out", tmp_path / "a"
+        capsys, "steer", "pylm", "--token", "(", "--vector", "latent", *small, "--out", tmp_path / "a"
     )
     assert code == 2 and "--dictionary FILE" in said
 
 
-def test_a_token_must_be_one(capsys, tmp_path):
+def test_a_token_must_be_one(capsys, tmp_path, small):
     code, _, said = call(
-        capsys, "steer", "pylm", "--token", " self.assertEqual", *SMALL, "--out", tmp_path / "a"
+        capsys, "steer", "pylm", "--token", " self.assertEqual", *small, "--out", tmp_path / "a"
     )
     assert code == 2 and "tokens" in said and "a single token" in said
     code, _, said = call(
-        capsys, "steer", "pylm", "--token", " self", "--site", "resid_post.9", *SMALL, "--out", tmp_path / "b"
+        capsys, "steer", "pylm", "--token", " self", "--site", "resid_post.9", *small, "--out", tmp_path / "b"
     )
     assert code == 2 and "resid_post.9" in said
     for verb in ("lens", "flow", "probe"):
